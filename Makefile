@@ -1,0 +1,61 @@
+# Everything below sets itself up; a machine needs Python 3.10 or newer (with venv) and make.
+PYTHON ?= python3
+LOCKS := bootstrap build meltano target-jsonl target-postgres target-snowflake
+
+export UV_COMPILE_BYTECODE := 1
+export UV_NO_PROGRESS := 1
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check format lock clean
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: .venv/ready .venvs/meltano/ready ## From an empty clone to balances in a Postgres, without an account
+	@.venv/bin/python demo/demo.py
+
+test: .venv/ready .venvs/meltano/ready ## Everything that CI runs: lint, types, all tests
+	@$(MAKE) --no-print-directory lint
+	.venv/bin/python -m pytest
+
+check: .venv/ready ## The fast inner loop: lint, types, and the tests that take no time
+	@$(MAKE) --no-print-directory lint
+	.venv/bin/python -m pytest -q -m 'not e2e and not slow'
+
+.PHONY: lint
+lint:
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/mypy
+
+format: .venv/ready ## Format the code and mend what ruff can mend
+	.venv/bin/ruff check --fix .
+	.venv/bin/ruff format .
+
+lock: .venv/ready ## Pin the newest allowed versions anew in requirements/
+	@for group in $(LOCKS); do \
+	  $(COMPILE) --group $$group --output-file requirements/$$group.txt || exit; \
+	done
+	@$(COMPILE) pyproject.toml --output-file requirements/tap.txt
+	@$(COMPILE) pyproject.toml --group dev --output-file requirements/dev.txt
+
+COMPILE = .venv/bin/uv pip compile --quiet --upgrade --universal --generate-hashes \
+  --python-version 3.10 --no-emit-index-url --custom-compile-command 'make lock'
+
+clean: ## Remove everything that the other targets made
+	rm -rf .venv .venvs .meltano .mypy_cache .pytest_cache .ruff_cache .hypothesis demo-output
+
+.venv/ready: requirements/bootstrap.txt requirements/dev.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Python 3.10 or newer is needed; set PYTHON=...")'
+	@echo 'Setting up .venv (the tap and the tools to develop it) ...'
+	@$(PYTHON) -m venv --clear .venv
+	@.venv/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/bootstrap.txt
+	@.venv/bin/uv pip install --python .venv --require-hashes -r requirements/dev.txt
+	@.venv/bin/uv pip install --python .venv --no-deps --no-build-isolation --editable .
+	@touch $@
+
+.venvs/meltano/ready: requirements/meltano.txt | .venv/ready
+	@echo 'Setting up .venvs/meltano ...'
+	@.venv/bin/uv venv --quiet --clear --python .venv/bin/python .venvs/meltano
+	@.venv/bin/uv pip install --python .venvs/meltano --require-hashes -r requirements/meltano.txt
+	@touch $@

@@ -1,0 +1,196 @@
+"""`make demo`: from an empty clone to balances in a real Postgres, without an account.
+
+It starts the sandbox and a Postgres out of a wheel, lets the real Meltano run the pipeline of
+meltano.yml three times, twice of them within one snapshot interval, and shows the table.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import io
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
+
+import embedded
+
+from tap_balance.sandbox import Sandbox
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+ROOT = Path(__file__).resolve().parent.parent
+OUTPUT = ROOT / "demo-output"
+MELTANO = ROOT / ".venvs" / "meltano" / "bin" / "meltano"
+INTERVAL = 20
+"""Seconds of a snapshot interval here; long enough for two runs to begin in it."""
+
+ALIVE_EVERY = 2.0
+"""Seconds between two signs of life in a long step."""
+
+
+def main() -> None:
+    """Run the demo."""
+    signal.signal(signal.SIGTERM, _end)
+    OUTPUT.mkdir(exist_ok=True)
+    started = time.monotonic()
+    with Sandbox() as sandbox:
+        threading.Thread(target=sandbox.serve_forever, daemon=True).start()
+        say(f"The sandbox stands in for the API at {sandbox.url}.")
+        with contextlib.ExitStack() as stack:
+            with step("Starting a Postgres"):
+                database = stack.enter_context(embedded.postgres(OUTPUT / "postgres"))
+            database.psql("DROP SCHEMA IF EXISTS tap_balance CASCADE", options=("-q",))
+            pipeline = Pipeline(sandbox.url, database)
+            with step("Installing the tap and the target for Meltano"):
+                pipeline.run("install", "extractor", "tap-balance", "loader", "target-postgres")
+            wait_for_interval(at_least=INTERVAL * 3 // 5)
+            pipeline.load("Run 1")
+            pipeline.load("Run 2, within the same interval: it replaces the rows of run 1")
+            wait_for_interval(at_least=INTERVAL)
+            pipeline.load("Run 3, in the next interval: it adds rows")
+            show(database)
+        sandbox.shutdown()
+    say(f"\nDone in {time.monotonic() - started:.0f} s; everything that was started is stopped.")
+    explain()
+
+
+class Pipeline:
+    """Meltano, with this repository's meltano.yml and the demo's own environment.
+
+    Args:
+        base_url: Where the sandbox listens.
+        database: Where to load to.
+    """
+
+    def __init__(self, base_url: str, database: embedded.Postgres) -> None:
+        self._environment = os.environ | {
+            "DEMO_POSTGRES": database.socket_folder,
+            "MELTANO_CLI_DISABLE_VERSION_CHECK": "1",
+            "MELTANO_ENVIRONMENT": "dev",
+            "TAP_BALANCE_BASE_URL": base_url,
+            "TAP_BALANCE_SNAPSHOT_INTERVAL": f"PT{INTERVAL}S",
+            "UV_COMPILE_BYTECODE": "1",
+        }
+
+    def load(self, title: str) -> None:
+        """Run the pipeline once."""
+        with step(title):
+            self.run("run", "tap-balance", "target-postgres")
+
+    def run(self, *arguments: str) -> None:
+        """Run Meltano; what it prints goes to a file, and to the terminal if it fails."""
+        log = OUTPUT / "meltano.log"
+        with log.open("a") as file:
+            process = subprocess.Popen(
+                [MELTANO, *arguments],
+                cwd=ROOT,
+                env=self._environment,
+                stdin=subprocess.DEVNULL,
+                stdout=file,
+                stderr=subprocess.STDOUT,
+            )
+            try:
+                status = process.wait()
+            except BaseException:
+                process.terminate()
+                process.wait()
+                raise
+        if status:
+            tail = "\n".join(log.read_text().splitlines()[-30:])
+            sys.exit(f"\nmeltano {' '.join(arguments)} ended with {status}:\n{tail}")
+
+
+def wait_for_interval(at_least: int) -> None:
+    """Wait until this much of a snapshot interval is left."""
+    left = INTERVAL - time.time() % INTERVAL
+    if left < at_least:
+        with step(f"Waiting for the next interval of {INTERVAL} s"):
+            time.sleep(left + 0.1)
+
+
+def show(database: embedded.Postgres) -> None:
+    """Print the table's columns and rows, and keep the rows in a file."""
+    say("\nThe columns, as Postgres tells them:\n")
+    say(
+        database.psql(
+            "SELECT column_name, data_type, numeric_precision AS precision, numeric_scale AS scale "
+            "FROM information_schema.columns WHERE table_schema = 'tap_balance' "
+            "AND table_name = 'balance' ORDER BY ordinal_position"
+        )
+    )
+    say("The rows (three accounts, two intervals; the amounts of one run are of one moment):\n")
+    say(
+        database.psql(
+            "SELECT snapshot_id, product, currency, balance10000, balance, gift_balance, "
+            "total_balance FROM tap_balance.balance ORDER BY snapshot_at, account"
+        )
+    )
+    rows = database.psql(
+        "SELECT * FROM tap_balance.balance ORDER BY snapshot_at, account", options=("--csv",)
+    )
+    (OUTPUT / "balance.csv").write_text(rows)
+    found = len(list(csv.DictReader(io.StringIO(rows))))
+    expected = 6
+    if found != expected:
+        sys.exit(f"There are {found} rows instead of {expected}; this is a defect.")
+
+
+def explain() -> None:
+    """Say where the result is and what to change for a real account."""
+    say(
+        f"""\
+All rows are in {OUTPUT.name}/balance.csv, Meltano's log is in {OUTPUT.name}/meltano.log.
+
+With a real account, nothing but the settings changes:
+  cp .env.example .env            # then write dev_key, dev_secret and the database into it
+  .venvs/meltano/bin/meltano --environment=prod run tap-balance target-postgres"""
+    )
+
+
+@contextlib.contextmanager
+def step(title: str) -> Iterator[None]:
+    """Announce a step, show that it is alive while it lasts, and say how long it took."""
+    started = time.monotonic()
+    done = threading.Event()
+    print(f"{title} ", end="", flush=True)
+
+    def show_life() -> None:
+        while not done.wait(ALIVE_EVERY):
+            print(".", end="", flush=True)
+
+    dots = threading.Thread(target=show_life, daemon=True)
+    dots.start()
+    try:
+        yield
+    except BaseException:
+        print(flush=True)
+        raise
+    else:
+        print(f" {time.monotonic() - started:.1f} s", flush=True)
+    finally:
+        done.set()
+        dots.join()
+
+
+def say(text: str) -> None:
+    """Print, at once."""
+    print(text, flush=True)
+
+
+def _end(signum: int, _frame: object) -> NoReturn:
+    sys.exit(128 + signum)
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except KeyboardInterrupt:
+        say("\nInterrupted; everything that was started is stopped.")
+        sys.exit(130)

@@ -1,0 +1,19 @@
+"""The command `tap-balance`, as a script and as `python -m tap_balance`."""
+
+from __future__ import annotations
+
+import signal
+
+
+def main() -> None:
+    """Run the command."""
+    # Until the tap takes over, Ctrl-C ends the process as it ends `cat`: without a traceback,
+    # not even in the half second that the imports take. That is why they come after it.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    from tap_balance.process import run  # noqa: PLC0415
+
+    run()
+
+
+if __name__ == "__main__":
+    main()

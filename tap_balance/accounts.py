@@ -1,0 +1,196 @@
+"""An account: one set of credentials, read and checked from the settings."""
+
+from __future__ import annotations
+
+import ipaddress
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
+from urllib.parse import urlsplit
+
+import requests
+
+from tap_balance.errors import SettingsError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+Product: TypeAlias = Literal["sms", "otp"]
+PRODUCTS: tuple[Product, ...] = get_args(Product)
+# "EngageLab SMS: Query Balance" and "EngageLab OTP: Query Balance", request address.
+BASE_URLS: dict[Product, str] = {
+    "sms": "https://smsapi.engagelab.com",
+    "otp": "https://otp.api.engagelab.cc",
+}
+ENDPOINT = "/v1/balance"
+LONGEST_NAME = 255
+"""A name is part of the primary key, and Postgres indexes no key beyond 2,704 bytes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """One set of credentials and where to use it.
+
+    Attributes:
+        name: What the records of this account carry as `account`.
+        dev_key: User name of HTTP Basic.
+        dev_secret: Password of HTTP Basic.
+        product: Which body to expect.
+        url: Where to ask, e.g. "https://smsapi.engagelab.com/v1/balance".
+        currency: ISO 4217 code for a body that has none, or None.
+    """
+
+    name: str
+    dev_key: str = field(repr=False)
+    dev_secret: str = field(repr=False)
+    product: Product
+    url: str
+    currency: str | None = None
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host is this machine, by its name or its literal address (no look-up is made)."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def read_accounts(config: Mapping[str, Any]) -> tuple[Account, ...]:
+    """Read the accounts of a run, in the settings' order.
+
+    Args:
+        config: Settings whose types are right (`tap_balance.settings.check_types`).
+
+    Raises:
+        SettingsError: There is no account, or two ways to give them are mixed, or something is
+            wrong with one. Every problem is listed, none with its value.
+    """
+    accounts: list[Account] = []
+    problems: list[str] = []
+    places: dict[str, str] = {}
+    for place, settings in _entries(config):
+        try:
+            account = _read_account(place, {**_shared(config), **settings})
+        except SettingsError as error:
+            problems += error.problems
+            continue
+        if account.name in places:
+            problems.append(
+                f"{place}account: the same name as in {places[account.name]}account; "
+                "names must differ"
+            )
+        places.setdefault(account.name, place)
+        accounts.append(account)
+    if problems:
+        raise SettingsError(*dict.fromkeys(problems))
+    return tuple(accounts)
+
+
+def _entries(config: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
+    """List the accounts' own settings, each with the prefix under which to name them."""
+    single = {name: config.get(name) for name in ("dev_key", "dev_secret", "account")}
+    given = [name for name, value in single.items() if value is not None]
+    listed = config.get("accounts")
+    if listed and given:
+        msg = f"{', '.join(given)}: cannot be set together with accounts; use one or the other"
+        raise SettingsError(msg)
+    if listed:
+        return [
+            (f"accounts[{index}].", {k: v for k, v in entry.items() if v is not None})
+            for index, entry in enumerate(listed)
+        ]
+    missing = [name for name in ("dev_key", "dev_secret") if single[name] is None]
+    if missing:
+        msg = f"{', '.join(missing)}: not set; set dev_key and dev_secret, or accounts"
+        raise SettingsError(msg)
+    return [("", {name: single[name] for name in given})]
+
+
+def _shared(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Pick the settings that an account takes from the top level unless it has its own."""
+    return {"account": "default"} | {
+        name: config[name]
+        for name in ("product", "base_url", "currency")
+        if config.get(name) is not None
+    }
+
+
+def _read_account(place: str, settings: Mapping[str, Any]) -> Account:
+    name, dev_key, dev_secret = (settings[field] for field in ("account", "dev_key", "dev_secret"))
+    product: Product = settings.get("product", "sms")
+    base_url = settings.get("base_url", BASE_URLS[product])
+    url_problem = _base_url_problem(base_url)
+    found = {
+        "account": _name_problem(name),
+        "dev_key": _credential_problem(dev_key)
+        or ("contains a colon, which HTTP Basic cannot carry" if ":" in dev_key else None),
+        "dev_secret": _credential_problem(dev_secret),
+        "base_url": url_problem,
+    }
+    problems = [f"{place}{field}: {problem}" for field, problem in found.items() if problem]
+    if problems:
+        raise SettingsError(*problems)
+    return Account(
+        name, dev_key, dev_secret, product, balance_url(base_url), settings.get("currency")
+    )
+
+
+def balance_url(base_url: str) -> str:
+    """Put the endpoint behind a base URL, whose path prefix is kept."""
+    return base_url.rstrip("/") + ENDPOINT
+
+
+def _name_problem(name: str) -> str | None:
+    if not name.strip():
+        return "is empty"
+    if len(name) > LONGEST_NAME:
+        return f"is longer than {LONGEST_NAME} characters"
+    if "\0" in name or not _is_unicode(name):
+        return "contains a character that no database can store"
+    return None
+
+
+def _credential_problem(value: str) -> str | None:
+    if not value:
+        return "is empty"
+    if value != value.strip():
+        return "begins or ends with white space (the newline at a file's end, perhaps); remove it"
+    # RFC 7617, section 2: neither part may hold a control character.
+    if any(ord(char) < 0x20 or ord(char) == 0x7F for char in value):  # noqa: PLR2004
+        return "contains a control character"
+    if not _is_unicode(value):
+        return "is not valid Unicode"
+    return None
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+@lru_cache
+def _base_url_problem(base_url: str) -> str | None:
+    # `urlsplit` drops tabs and newlines without a word, and a backslash is a slash to some.
+    if any(char <= " " or char in "\x7f\\" for char in base_url):
+        return "contains a space, a control character or a backslash"
+    try:
+        parts = urlsplit(base_url)
+        host, _ = parts.hostname or "", parts.port
+        requests.Request("GET", balance_url(base_url)).prepare()
+    except ValueError:  # every error of `requests` about a URL is one too
+        return "is not a URL that can be asked"
+    problems = {
+        "must not contain a user or password; use dev_key and dev_secret": "@" in parts.netloc,
+        "is not an https URL with a host": not host or parts.scheme not in {"http", "https"},
+        "must be https (http only to this machine, such as http://127.0.0.1:8642)": (
+            parts.scheme == "http" and not is_loopback(host)
+        ),
+        "must not contain a query or a fragment": "?" in base_url or "#" in base_url,
+    }
+    return next((problem for problem, found in problems.items() if found), None)

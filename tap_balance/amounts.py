@@ -1,0 +1,199 @@
+"""Exact amounts: x10000 integers out of both response bodies, and decimals out of the integers."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from decimal import Context, Decimal, InvalidOperation
+from typing import Any, NoReturn
+
+FIELDS = ("balance", "gift_balance", "total_balance")
+SCALE = 4
+"""Decimal places of an amount: the integers are the amounts times 10**4."""
+
+_SMALLEST, _LARGEST = -(2**63), 2**63 - 1
+_WHOLE = re.compile(r"-?(0|[1-9][0-9]*)")
+_DECIMAL = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?")
+_CURRENCY = re.compile(r"[A-Z]{3}")
+# Long enough for 64 bits and 4 places, short enough that no conversion can take long.
+_LONGEST_NUMBER = 40
+_EXACT = Context(prec=2 * _LONGEST_NUMBER)
+
+
+class NotJSONError(ValueError):
+    """The body is no JSON document."""
+
+
+class WrongShapeError(ValueError):
+    """The body is JSON but not a balance; the text says what is wrong, without amounts."""
+
+
+@dataclass(frozen=True, slots=True)
+class Amounts:
+    """What one account has left.
+
+    Attributes:
+        balance10000: Paid balance, x10000.
+        gift_balance10000: Gift balance, x10000.
+        total_balance10000: Both together, x10000, as the provider states it.
+        currency: ISO 4217 code, or None where the body has none.
+        doubts: What in the body does not agree with these integers; worth a warning.
+    """
+
+    balance10000: int
+    gift_balance10000: int
+    total_balance10000: int
+    currency: str | None = None
+    doubts: tuple[str, ...] = ()
+
+
+def exact_decimal(value10000: int) -> str:
+    """Write an x10000 integer as a decimal with four places: 123456 is "12.3456".
+
+    Plain notation always ("0.0001", never "1E-4"), because targets parse the text.
+    """
+    return format(Decimal(value10000).scaleb(-SCALE, _EXACT), "f")
+
+
+def parse_body(body: bytes) -> Any:  # noqa: ANN401
+    """Parse a response body without losing a digit.
+
+    Numbers with a fraction or an exponent, and overlong integers, become `Decimal`. An object
+    with a repeated name is refused: nobody can say which of the two amounts is meant.
+
+    Raises:
+        NotJSONError: It is no JSON (NaN and Infinity are none either), or nested too deep.
+        WrongShapeError: An object in it repeats a name.
+    """
+    try:
+        return json.loads(
+            body,
+            parse_float=_decimal,
+            parse_int=_integer,
+            parse_constant=_refuse_constant,
+            object_pairs_hook=_unique,
+        )
+    except WrongShapeError:
+        raise
+    except (ValueError, RecursionError) as error:
+        raise NotJSONError from error
+
+
+def read_sms(body: Any) -> Amounts:  # noqa: ANN401
+    """Take the amounts from the body of the SMS product.
+
+    Only the x10000 integers count ("EngageLab SMS: Query Balance": floating point loses
+    precision); the floating-point twins are compared with them.
+
+    Raises:
+        WrongShapeError: An integer is missing, null, not whole, or beyond 64 bits.
+    """
+    body = _object(body)
+    if "balance10000" not in body and "currency" in body:
+        msg = "this is an answer of the otp product, and `product` says sms"
+        raise WrongShapeError(msg)
+    integers = {field: _x10000(body, f"{field}10000", places=0) for field in FIELDS}
+    doubts = [
+        f"`{field}` does not agree with `{field}10000`"
+        for field, value in integers.items()
+        if not _agrees(body.get(field), value)
+    ]
+    return _amounts(integers, None, doubts)
+
+
+def read_otp(body: Any) -> Amounts:  # noqa: ANN401
+    """Take the amounts from the body of the OTP product: decimal texts with four places.
+
+    Raises:
+        WrongShapeError: An amount or the currency is missing or null, or an amount has more
+            than four decimal places or is beyond 64 bits as an x10000 integer.
+    """
+    body = _object(body)
+    if "balance10000" in body:
+        msg = "this is an answer of the sms product, and `product` says otp"
+        raise WrongShapeError(msg)
+    integers = {field: _x10000(body, field, places=SCALE) for field in FIELDS}
+    currency = body.get("currency")
+    if not isinstance(currency, str) or not _CURRENCY.fullmatch(currency):
+        msg = "`currency` is not an ISO 4217 code"
+        raise WrongShapeError(msg)
+    return _amounts(integers, currency, [])
+
+
+def _amounts(integers: dict[str, int], currency: str | None, doubts: list[str]) -> Amounts:
+    balance, gift_balance, total_balance = (integers[field] for field in FIELDS)
+    if total_balance != balance + gift_balance:
+        doubts.append("the total is not the sum of paid and gift balance")
+    return Amounts(balance, gift_balance, total_balance, currency, tuple(doubts))
+
+
+def _object(body: Any) -> dict[str, Any]:  # noqa: ANN401
+    if not isinstance(body, dict):
+        msg = "the answer is not a JSON object"
+        raise WrongShapeError(msg)
+    if not body:
+        msg = "the answer is an empty JSON object"
+        raise WrongShapeError(msg)
+    return body
+
+
+def _x10000(body: dict[str, Any], name: str, *, places: int) -> int:
+    """Read one amount that is written with `places` decimal places, as an x10000 integer."""
+    if name not in body:
+        msg = f"`{name}` is missing"
+        raise WrongShapeError(msg)
+    value = body[name]
+    wanted = "a whole number" if places == 0 else f"a decimal with {places} places"
+    msg = f"`{name}` is not {wanted}"
+    too_large = f"`{name}` does not fit in 64 bits"
+    if isinstance(value, str):
+        pattern = _WHOLE if places == 0 else _DECIMAL
+        if not pattern.fullmatch(value) or len(value) > _LONGEST_NUMBER:
+            raise WrongShapeError(msg)
+    elif isinstance(value, bool) or not isinstance(value, (int, Decimal)):
+        raise WrongShapeError(msg)
+    value = Decimal(value)
+    # Comparing costs nothing even for 1e999999; turning that into an integer would.
+    if not _SMALLEST <= value <= _LARGEST:
+        raise WrongShapeError(too_large)
+    if len(value.as_tuple().digits) > _LONGEST_NUMBER:
+        raise WrongShapeError(msg)
+    shifted = value.scaleb(places, _EXACT)
+    if shifted != int(shifted):
+        raise WrongShapeError(msg)
+    if not _SMALLEST <= shifted <= _LARGEST:
+        raise WrongShapeError(too_large)
+    return int(shifted)
+
+
+def _agrees(twin: Any, value10000: int) -> bool:  # noqa: ANN401
+    """Whether a floating-point twin is what the exact amount becomes as a double."""
+    if isinstance(twin, bool) or not isinstance(twin, (int, Decimal)):
+        return False
+    return float(twin) == float(exact_decimal(value10000))
+
+
+def _integer(text: str) -> int | Decimal:
+    # `int` refuses, and before that is slow with, thousands of digits.
+    return int(text) if len(text) <= _LONGEST_NUMBER else _decimal(text)
+
+
+def _decimal(text: str) -> Decimal:
+    try:
+        return Decimal(text)
+    except InvalidOperation:  # an exponent that no computer can hold
+        return Decimal("Infinity")
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    msg = f"{name} is not JSON"
+    raise ValueError(msg)
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    result = dict(pairs)
+    if len(result) != len(pairs):
+        msg = "the answer repeats a name within one object"
+        raise WrongShapeError(msg)
+    return result

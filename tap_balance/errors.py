@@ -1,0 +1,196 @@
+"""What can go wrong: one table for the API's answers, and errors that carry a line for the user."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from singer_sdk.exceptions import ConfigurationError
+
+_MASK = "***"
+_LONGEST_MESSAGE = 160
+
+
+class SettingsError(ConfigurationError):
+    """The settings are wrong; nothing was sent.
+
+    Args:
+        problems: One line each. A line names the setting and never shows its value.
+    """
+
+    def __init__(self, *problems: str) -> None:
+        super().__init__("; ".join(problems))
+        self.problems = problems
+
+
+class AccountError(Exception):
+    """One account gave no balance, and trying again would not help.
+
+    Args:
+        happened: What happened, in the words of the one who reads the log.
+        next_step: What the reader can do about it.
+    """
+
+    def __init__(self, happened: str, next_step: str) -> None:
+        super().__init__(happened)
+        self.happened = happened
+        self.next_step = next_step
+
+    def line(self, account: str) -> str:
+        """Tell in one line which account failed, what happened and what to do next.
+
+        Args:
+            account: Name of the account; written with `repr`, so that it stays on one line.
+        """
+        return f"account {account!r}: {self.happened}. {self.next_step}"
+
+
+class RetriableError(AccountError):
+    """One account gave no balance this time; trying again may help.
+
+    Args:
+        happened: What happened.
+        next_step: What the reader can do if it stays like that.
+        retry_after: Seconds that the server asked to wait, or None.
+    """
+
+    def __init__(self, happened: str, next_step: str, retry_after: float | None = None) -> None:
+        super().__init__(happened, next_step)
+        self.retry_after = retry_after
+
+
+class AccountsFailedError(Exception):
+    """Some accounts gave no balance; everything that was read is on stdout already.
+
+    Args:
+        lines: One line per failed account.
+    """
+
+    def __init__(self, lines: list[str]) -> None:
+        super().__init__("; ".join(lines))
+        self.lines = lines
+
+
+class RunEndedError(BaseException):
+    """The run has to end at once: a signal came, or nobody reads stdout any more.
+
+    It is no `Exception`, so that nothing on its way takes it for the failure of one account.
+
+    Args:
+        message: What ended the run.
+        exit_status: The status that the process exits with.
+    """
+
+    def __init__(self, message: str, exit_status: int) -> None:
+        super().__init__(message)
+        self.exit_status = exit_status
+
+
+class _Rule(NamedTuple):
+    retriable: bool
+    meaning: str
+    next_step: str
+
+
+_LATER = "It is usually gone by the next run; if it stays, ask EngageLab support."
+_CHECK_KEY = (
+    "Check dev_key and dev_secret of this account, and that base_url belongs to its product."
+)
+_CHECK_URL = "Check base_url and product of this account."
+
+# "EngageLab SMS: Query Balance", table of errors. The same code means different things under
+# different HTTP statuses (2002), so a rule needs both; (status, None) is for codes not listed.
+_RULES: dict[tuple[int, int | None], _Rule] = {
+    (500, 1000): _Rule(retriable=True, meaning="internal error of the API", next_step=_LATER),
+    (401, 2001): _Rule(
+        retriable=False,
+        meaning="authentication failed: wrong key or secret",
+        next_step=_CHECK_KEY,
+    ),
+    (401, 2002): _Rule(
+        retriable=False,
+        meaning="authentication failed: the key has expired or is disabled",
+        next_step="Enable the key or create a new one in the EngageLab console.",
+    ),
+    (403, 2002): _Rule(
+        retriable=False,
+        meaning="the merchant of this account has been deleted",
+        next_step="Remove the account from the settings, or ask EngageLab to restore it.",
+    ),
+    (403, 2004): _Rule(
+        retriable=False,
+        meaning="the key may not call this API",
+        next_step="Give the key access to the balance API in the EngageLab console.",
+    ),
+    (401, None): _Rule(retriable=False, meaning="authentication failed", next_step=_CHECK_KEY),
+    (403, None): _Rule(
+        retriable=False,
+        meaning="access refused",
+        next_step="Check the key's permissions and its IP allow-list in the EngageLab console.",
+    ),
+    (404, None): _Rule(retriable=False, meaning="no such address", next_step=_CHECK_URL),
+    (429, None): _Rule(
+        retriable=True,
+        meaning="too many requests",
+        next_step="Lower max_concurrency or run less often.",
+    ),
+    (500, None): _Rule(retriable=True, meaning="the server failed", next_step=_LATER),
+    (502, None): _Rule(retriable=True, meaning="bad gateway", next_step=_LATER),
+    (503, None): _Rule(retriable=True, meaning="service unavailable", next_step=_LATER),
+    (504, None): _Rule(retriable=True, meaning="gateway timeout", next_step=_LATER),
+}
+_REDIRECT = _Rule(
+    retriable=False, meaning="a redirect, which is never followed", next_step=_CHECK_URL
+)
+_UNEXPECTED = _Rule(retriable=False, meaning="an unexpected status", next_step=_CHECK_URL)
+
+
+def api_error(
+    status: int,
+    code: int | None = None,
+    message: str | None = None,
+    retry_after: float | None = None,
+) -> AccountError:
+    """Turn an answer that is not a balance into the error to raise.
+
+    The HTTP status and the API's code together decide; for a code that is not in the table
+    the status alone does ("EngageLab SMS: Query Balance").
+
+    Args:
+        status: HTTP status.
+        code: The API's `code`, if the body had one.
+        message: The API's `message`, already free of secrets (`safe_text`).
+        retry_after: Seconds that the server asked to wait, or None.
+
+    Returns:
+        A `RetriableError` if trying again may help, else an `AccountError`.
+    """
+    if 300 <= status < 400:  # noqa: PLR2004
+        rule = _REDIRECT
+    else:
+        rule = _RULES.get((status, code)) or _RULES.get((status, None), _UNEXPECTED)
+    happened = f"HTTP {status}"
+    if code is not None:
+        happened += f", code {code}"
+    if message:
+        happened += f" ({message})"
+    happened += f": {rule.meaning}"
+    if rule.retriable:
+        return RetriableError(happened, rule.next_step, retry_after)
+    return AccountError(happened, rule.next_step)
+
+
+def safe_text(text: str, secrets: tuple[str, ...]) -> str:
+    """Make foreign text fit for a log line: no secret, printable, short.
+
+    Args:
+        text: Text from the API or a library.
+        secrets: What must not be shown. They are masked before the text is cut, so that no part
+            of one is left at the cut.
+    """
+    for secret in sorted(filter(None, secrets), key=len, reverse=True):
+        text = text.replace(secret, _MASK)
+    text = "".join(char if char.isprintable() else " " for char in text)
+    text = " ".join(text.split())
+    if len(text) > _LONGEST_MESSAGE:
+        text = f"{text[:_LONGEST_MESSAGE]}..."
+    return text

@@ -1,0 +1,86 @@
+"""Many accounts at once, in a bounded pool, with the results in the order of the settings."""
+
+from __future__ import annotations
+
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
+from typing import TYPE_CHECKING, TypeAlias
+
+from tap_balance.errors import AccountError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+    from concurrent.futures import Future
+
+    from tap_balance.accounts import Account
+    from tap_balance.client import Answer
+    from tap_balance.shutdown import Shutdown
+
+Outcome: TypeAlias = "Answer | AccountError"
+
+_WINDOW = 16
+"""Accounts per thread that may be ahead of the one whose turn it is."""
+
+
+def fetch_all(
+    fetch: Callable[[Account], Answer],
+    accounts: Sequence[Account],
+    *,
+    max_concurrency: int,
+    shutdown: Shutdown,
+) -> Iterator[tuple[Account, Outcome]]:
+    """Ask for all accounts, and yield each with its answer or its error, in their order.
+
+    Args:
+        fetch: Asks for one account.
+        accounts: Whom to ask for.
+        max_concurrency: Requests in flight at most. For one account no thread is started.
+        shutdown: What ends the waiting.
+
+    Raises:
+        RunEndedError: The run is to end. Requests in flight are left to themselves.
+    """
+
+    def outcome_of(account: Account) -> Outcome:
+        try:
+            return fetch(account)
+        except AccountError as error:
+            return error
+        except Exception as error:  # noqa: BLE001 - one account must not stop the others
+            return _defect(error)
+
+    threads = min(max_concurrency, len(accounts))
+    if threads <= 1:
+        for account in accounts:
+            with shutdown.waiting():
+                outcome = outcome_of(account)
+            yield account, outcome
+        return
+    executor = ThreadPoolExecutor(threads, thread_name_prefix="balance")
+    try:
+        pending: deque[tuple[Account, Future[Outcome]]] = deque()
+        remaining = iter(accounts)
+        while True:
+            for account in islice(remaining, threads * _WINDOW - len(pending)):
+                pending.append((account, executor.submit(outcome_of, account)))
+            if not pending:
+                return
+            account, future = pending.popleft()
+            with shutdown.waiting():
+                outcome = future.result()
+            yield account, outcome
+    finally:
+        executor.shutdown(wait=False, cancel_futures=True)
+
+
+def _defect(error: Exception) -> AccountError:
+    """Turn a defect of the tap into an error; its text is left out, since it may hold a secret."""
+    place = error.__traceback__
+    while place and place.tb_next:
+        place = place.tb_next
+    where = f" at line {place.tb_lineno} of {place.tb_frame.f_code.co_filename}" if place else ""
+    return AccountError(
+        f"the tap failed with {type(error).__name__}{where}",
+        "This is a defect; please report this line.",
+    )

@@ -1,0 +1,67 @@
+"""The process: what the command `tap-balance` does with errors, signals and its exit status."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import traceback
+from typing import TYPE_CHECKING
+
+from singer_sdk.exceptions import SingerSDKError
+
+from tap_balance.errors import AccountsFailedError, RunEndedError, SettingsError
+from tap_balance.tap import TapBalance
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+logger = TapBalance.logger
+
+
+def run(args: Sequence[str] | None = None) -> None:
+    """Run the command.
+
+    Exit status: 0 when all went well, 1 when an account or the settings failed or stdout could
+    not be written, 2 when the command line is wrong, 128 + n after signal n.
+    """
+    ended = False
+    try:
+        status = _run(args)
+    except RunEndedError as end:
+        logger.error("%s", end)  # noqa: TRY400 - a line, not a traceback
+        status = end.exit_status
+        ended = True
+    logging.shutdown()
+    if ended:
+        # Requests in flight and an unwritten rest of stdout must not hold the process up.
+        os._exit(status)
+    sys.exit(status)
+
+
+def _run(args: Sequence[str] | None) -> int:
+    # Both write what a server said, in their own words, before this tap can look at it.
+    for library in ("urllib3", "requests"):
+        logging.getLogger(library).propagate = False
+    try:
+        TapBalance.cli(args, prog_name=TapBalance.name)
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else 1
+    except SettingsError as error:
+        for problem in error.problems:
+            logger.error("%s", problem)  # noqa: TRY400
+        logger.error("The settings are wrong; nothing was sent.")  # noqa: TRY400
+    except AccountsFailedError as error:
+        for line in error.lines:
+            logger.error("%s", line)  # noqa: TRY400
+    except SingerSDKError as error:
+        logger.error("%s", error)  # noqa: TRY400
+    except Exception as error:  # noqa: BLE001
+        frame = traceback.extract_tb(error.__traceback__)[-1]
+        logger.error(  # noqa: TRY400
+            "The tap failed with %s at line %s of %s. This is a defect; please report this line.",
+            type(error).__name__,
+            frame.lineno,
+            frame.filename,
+        )
+    return 1

@@ -1,0 +1,266 @@
+"""The settings: declared once, here, and checked without ever showing a value."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from typing import TYPE_CHECKING, Any
+
+from singer_sdk import typing as th
+
+from tap_balance.accounts import LONGEST_NAME, PRODUCTS
+from tap_balance.errors import SettingsError
+from tap_balance.snapshots import parse_interval
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from jsonschema import ValidationError
+
+_MOST_PROBLEMS = 10
+
+_PRODUCT: th.Property[Any] = th.Property(
+    "product",
+    th.StringType,
+    allowed_values=list(PRODUCTS),
+    default="sms",
+    title="Product",
+    description="EngageLab product of the account, which decides the body to expect: sms or otp.",
+)
+_BASE_URL = th.Property(
+    "base_url",
+    th.StringType,
+    title="Base URL",
+    description=(
+        "Where to ask instead of the product's own address. https only, except on loopback; "
+        "no user and password in it; a path prefix is kept."
+    ),
+)
+_CURRENCY = th.Property(
+    "currency",
+    th.StringType(pattern="^[A-Z]{3}$"),
+    title="Currency",
+    description="ISO 4217 code for the records of sms accounts, whose answer names no currency.",
+)
+
+SETTINGS: dict[str, Any] = th.PropertiesList(
+    th.Property(
+        "dev_key",
+        th.StringType,
+        title="Dev key",
+        description="API key of the single account; the user name of HTTP Basic.",
+    ),
+    th.Property(
+        "dev_secret",
+        th.StringType,
+        secret=True,
+        title="Dev secret",
+        description="API secret of the single account; the password of HTTP Basic.",
+    ),
+    th.Property(
+        "account",
+        th.StringType(max_length=LONGEST_NAME),
+        default="default",
+        title="Account",
+        description="Name that the records of the single account carry.",
+    ),
+    th.Property(
+        "accounts",
+        th.ArrayType(
+            th.ObjectType(
+                th.Property(
+                    "account",
+                    th.StringType(max_length=LONGEST_NAME),
+                    required=True,
+                    description="Name that the records carry; different for each account.",
+                ),
+                th.Property("dev_key", th.StringType, required=True, description="API key."),
+                th.Property(
+                    "dev_secret",
+                    th.StringType,
+                    required=True,
+                    secret=True,
+                    description="API secret.",
+                ),
+                th.Property(
+                    "product", th.StringType, allowed_values=list(PRODUCTS), description="Product."
+                ),
+                _BASE_URL,
+                _CURRENCY,
+                additional_properties=False,
+            ),
+        ),
+        secret=True,
+        title="Accounts",
+        description=(
+            "Several accounts, instead of dev_key, dev_secret and account: a list of objects with "
+            "account, dev_key, dev_secret, and optionally product, base_url and currency, which "
+            "else come from the settings of the same name."
+        ),
+    ),
+    _PRODUCT,
+    _BASE_URL,
+    _CURRENCY,
+    th.Property(
+        "snapshot_interval",
+        th.StringType,
+        default="PT1S",
+        title="Snapshot interval",
+        description=(
+            "ISO 8601 duration that divides a day. Runs within one interval write the same key, "
+            "so that an upserting target keeps one row per account and interval. Set it to the "
+            "schedule, such as PT1H."
+        ),
+    ),
+    th.Property(
+        "request_timeout",
+        th.NumberType(exclusive_minimum=0, maximum=3600),
+        default=30,
+        title="Request timeout",
+        description="Seconds for one answer, from the first byte sent to the last one received "
+        "(connecting: at most 10).",
+    ),
+    th.Property(
+        "max_attempts",
+        th.IntegerType(minimum=1, maximum=100),
+        default=5,
+        title="Most attempts",
+        description="Tries per account, the first included.",
+    ),
+    th.Property(
+        "max_elapsed",
+        th.NumberType(minimum=1, maximum=86_400),
+        default=120,
+        title="Most seconds per account",
+        description="Seconds per account, retries and waits included.",
+    ),
+    th.Property(
+        "max_concurrency",
+        th.IntegerType(minimum=1, maximum=1000),
+        default=32,
+        title="Most requests at once",
+        description="Requests in flight at most.",
+    ),
+).to_dict()
+
+
+def with_defaults(config: Mapping[str, Any], schema: Mapping[str, Any]) -> dict[str, Any]:
+    """Fill in the defaults of the settings that are not set (null is not set).
+
+    `account` keeps its place empty: whether it was set decides which form the accounts have.
+    """
+    given = {name: value for name, value in config.items() if value is not None}
+    defaults = {
+        name: setting["default"]
+        for name, setting in schema["properties"].items()
+        if "default" in setting and name != "account"
+    }
+    return defaults | given
+
+
+def check_types(config: Mapping[str, Any], schema: dict[str, Any]) -> dict[str, Any]:
+    """Check the types and ranges of all settings.
+
+    Text is taken for a number where a number belongs, because an environment variable has no
+    type and the SDK converts integers only (meltano/sdk#1896).
+
+    Returns:
+        The settings with the defaults filled in.
+
+    Raises:
+        SettingsError: Something is wrong; each line names a setting, none shows a value.
+    """
+    checked = with_defaults(config, schema)
+    for name, setting in schema["properties"].items():
+        if "number" in setting["type"] and isinstance(checked.get(name), str):
+            checked[name] = _number(checked[name])
+    # The SDK's own validator puts values into its messages, and the defaults into the config.
+    validator = th.DEFAULT_JSONSCHEMA_VALIDATOR(schema)
+    problems = [_explain(error) for error in validator.iter_errors(checked)]
+    if not problems:
+        try:
+            parse_interval(checked["snapshot_interval"])
+        except SettingsError as error:
+            problems += error.problems
+    if problems:
+        raise SettingsError(*problems[:_MOST_PROBLEMS])
+    return checked
+
+
+def explain_environment(prefix: str) -> tuple[str, ...]:
+    """Find out which environment variables cannot be read as their setting's type.
+
+    The SDK's reader (`--config=ENV`) fails without saying which one it was.
+
+    Args:
+        prefix: What the variables' names begin with, such as "TAP_BALANCE_".
+    """
+    problems = []
+    for name, setting in SETTINGS["properties"].items():
+        variable = f"{prefix}{name.upper()}"
+        text = os.environ.get(variable)
+        if text is None:
+            continue
+        try:
+            if "integer" in setting["type"]:
+                int(text)
+            elif "array" in setting["type"]:
+                json.loads(text)
+        except ValueError:
+            problems.append(f"{name}: the environment variable {variable} is not {_kind(setting)}")
+    return tuple(problems)
+
+
+def _number(text: str) -> float | str:
+    try:
+        number = float(text)
+    except ValueError:
+        return text
+    return number if math.isfinite(number) else text
+
+
+def _kind(setting: Mapping[str, Any]) -> str:
+    kinds = {"string": "a string", "integer": "a whole number", "number": "a number"}
+    kinds |= {"array": "a JSON list", "object": "a JSON object"}
+    types = setting["type"]
+    types = [types] if isinstance(types, str) else types
+    return " or ".join(kinds[name] for name in types if name in kinds)
+
+
+def _explain(error: ValidationError) -> str:
+    """Say what is wrong with a setting, without its value: jsonschema's own messages show it."""
+    path = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in error.path)
+    where = path.removeprefix(".")
+    schema: Any = error.schema
+    instance: Any = error.instance
+    rule: Any = error.validator_value
+    if error.validator == "required":
+        return f"{where}.{next(name for name in rule if name not in instance)}: not set"
+    explanations: dict[str, Callable[[], str]] = {
+        "additionalProperties": lambda: (
+            f"unknown key {_unknown_keys(instance, schema)}; "
+            f"known are {', '.join(schema['properties'])}"
+        ),
+        "type": lambda: (
+            f"must be {_kind(schema)}" + ("; put quotes around it" if _is_text(schema) else "")
+        ),
+        "enum": lambda: f"must be one of {', '.join(filter(None, rule))}",
+        "exclusiveMinimum": lambda: f"must be more than {rule}",
+        "minimum": lambda: f"must be at least {rule}",
+        "maximum": lambda: f"must be at most {rule}",
+        "maxLength": lambda: f"must have at most {rule} characters",
+        "pattern": lambda: "must be three capital letters, such as USD",
+    }
+    explain = explanations.get(str(error.validator), lambda: f"breaks the rule {error.validator!r}")
+    return f"{where}: {explain()}"
+
+
+def _unknown_keys(instance: Mapping[str, Any], schema: Mapping[str, Any]) -> str:
+    return ", ".join(
+        sorted(repr(name[:40]) for name in instance if name not in schema["properties"])
+    )
+
+
+def _is_text(schema: Mapping[str, Any]) -> bool:
+    return "string" in schema["type"]

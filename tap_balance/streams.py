@@ -1,0 +1,167 @@
+"""The stream `balance`: what a record is, its key, its order."""
+
+from __future__ import annotations
+
+import copy
+import json
+from importlib.resources import files
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from singer_sdk.streams import Stream
+
+from tap_balance.amounts import exact_decimal
+from tap_balance.errors import AccountError, AccountsFailedError, RunEndedError
+from tap_balance.fan_out import fetch_all
+from tap_balance.snapshots import utc_microseconds
+
+if TYPE_CHECKING:
+    from collections.abc import Generator, Iterable, Mapping
+
+    from singer_sdk.helpers.types import Context, Record
+    from singer_sdk.singerlib import Catalog, SchemaMessage
+
+    from tap_balance.accounts import Account
+    from tap_balance.client import Answer
+    from tap_balance.snapshots import Snapshot
+    from tap_balance.tap import TapBalance
+
+SCHEMA: dict[str, Any] = json.loads(
+    files(__package__).joinpath("schemas", "balance.json").read_text(encoding="utf-8")
+)
+"""The contract: field by field with description, unit and source."""
+
+_KEY = "snapshot_id"
+_REPLICATION_KEY = "snapshot_at"
+_DECIMAL_KEYWORDS = ("precision", "scale")
+
+
+class BalanceStream(Stream):
+    """Snapshots of balances, one record per account of the run.
+
+    A balance has no history at the source: whatever the state says, a run reads the balances of
+    now. The stream is INCREMENTAL all the same, because a FULL_TABLE stream allows a target to
+    drop the older rows, and the older rows are the product.
+    """
+
+    name = "balance"
+    primary_keys: ClassVar[tuple[str, ...]] = (_KEY,)
+    replication_key = _REPLICATION_KEY
+    # All records of a run carry the same snapshot_at. A state ahead of the clock is no reason to
+    # lose this run's records, so the order is not compared with it.
+    is_sorted = True
+    check_sorted = False
+    # Contexts of another tap's state must not multiply the records.
+    partitions = None
+
+    def __init__(self, tap: TapBalance) -> None:
+        super().__init__(tap, schema=copy.deepcopy(SCHEMA))
+        self._balance_tap = tap
+        self.failures: list[str] = []
+        """One line for each account that gave no balance in this run."""
+
+    def get_records(self, context: Context | None) -> Iterable[Record]:  # noqa: ARG002
+        """Read the balance of every account and yield a record for each that has one.
+
+        Failures are kept until all records and the STATE are out (`log_sync_costs`).
+
+        Raises:
+            RunEndedError: A signal came. The STATE for the records yielded so far is out.
+        """
+        tap = self._balance_tap
+        # If no account answers, the bookmark stays what it was.
+        self.stream_state.update(tap.bookmark)
+        client = tap.make_client()
+        try:
+            for account, outcome in fetch_all(
+                client.fetch,
+                tap.accounts,
+                max_concurrency=tap.config["max_concurrency"],
+                shutdown=tap.shutdown,
+            ):
+                if isinstance(outcome, AccountError):
+                    self.failures.append(outcome.line(account.name))
+                    continue
+                for doubt in outcome.amounts.doubts:
+                    self.logger.warning(
+                        "account %r: %s; the record has what the x10000 integers say",
+                        account.name,
+                        doubt,
+                    )
+                yield make_record(account, outcome, tap.snapshot)
+                tap.shutdown.check()
+        except RunEndedError:
+            self._finalize_state(self.stream_state)
+            self._write_state_message()
+            raise
+        finally:
+            client.close()
+
+    def log_sync_costs(self) -> None:
+        """Report the accounts that failed: the SDK calls this last, when all else is out.
+
+        Raises:
+            AccountsFailedError: At least one account gave no balance.
+        """
+        super().log_sync_costs()
+        if self.failures:
+            raise AccountsFailedError(self.failures)
+
+    def apply_catalog(self, catalog: Catalog) -> None:
+        """Take the selection from a catalog, and warn of a method that can lose rows."""
+        super().apply_catalog(catalog)
+        if self.forced_replication_method not in {None, "INCREMENTAL"}:
+            self.logger.warning(
+                "The catalog asks for %s: a target may then drop older snapshots, which cannot be "
+                "read again. Set the replication method to INCREMENTAL.",
+                self.forced_replication_method,
+            )
+
+    def get_replication_key_signpost(self, context: Context | None = None) -> None:
+        """Set no limit to the bookmark: snapshot_at is never ahead of the run."""
+
+    @property
+    def emit_activate_version_messages(self) -> bool:
+        """Never tell a target to drop the rows of earlier runs."""
+        return False
+
+    def get_batch_config(self, config: Mapping[str, Any]) -> None:
+        """Never write batch files: records go to stdout, one by one."""
+
+    def _generate_schema_messages(self) -> Generator[SchemaMessage, None, None]:
+        """Put `precision` and `scale` back into the SCHEMA message.
+
+        The SDK's `Schema` class knows neither and drops them, and without them Snowflake gets
+        whole numbers. A test reads them from stdout, since this hook is private to the SDK.
+        """
+        for message in super()._generate_schema_messages():
+            message.schema = copy.deepcopy(message.schema)
+            for field, written in message.schema["properties"].items():
+                contract = SCHEMA["properties"].get(field, {})
+                if written.get("format") == contract.get("format") == "x-singer.decimal":
+                    written.update({keyword: contract[keyword] for keyword in _DECIMAL_KEYWORDS})
+            yield message
+
+
+def make_record(account: Account, answer: Answer, snapshot: Snapshot) -> Record:
+    """Make the record of one account.
+
+    Args:
+        account: Whose balance it is.
+        answer: What the API said.
+        snapshot: The interval that the run belongs to.
+    """
+    amounts = answer.amounts
+    return {
+        "snapshot_id": snapshot.key(account.name),
+        "account": account.name,
+        "product": account.product,
+        "snapshot_at": snapshot.timestamp,
+        "observed_at": utc_microseconds(answer.observed_at),
+        "currency": amounts.currency or account.currency,
+        "balance10000": amounts.balance10000,
+        "gift_balance10000": amounts.gift_balance10000,
+        "total_balance10000": amounts.total_balance10000,
+        "balance": exact_decimal(amounts.balance10000),
+        "gift_balance": exact_decimal(amounts.gift_balance10000),
+        "total_balance": exact_decimal(amounts.total_balance10000),
+    }
