@@ -121,6 +121,9 @@ _RULES: dict[tuple[int, int | None], _Rule] = {
         meaning="the key may not call this API",
         next_step="Give the key access to the balance API in the EngageLab console.",
     ),
+    (200, None): _Rule(
+        retriable=False, meaning="an error instead of a balance", next_step=_CHECK_KEY
+    ),
     (401, None): _Rule(retriable=False, meaning="authentication failed", next_step=_CHECK_KEY),
     (403, None): _Rule(
         retriable=False,

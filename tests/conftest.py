@@ -1,0 +1,115 @@
+"""The real parts that the tests run against: a sandbox, the tap's process, a Postgres, Meltano."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import embedded
+import pytest
+
+from tap_balance.sandbox import Sandbox
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+ROOT = Path(__file__).resolve().parent.parent
+NO_PROXY = {"HTTP_PROXY": "", "HTTPS_PROXY": "", "ALL_PROXY": ""}
+
+
+@dataclass(frozen=True)
+class Run:
+    """What one run of the tap left behind."""
+
+    status: int
+    stdout: str
+    stderr: str
+
+    @property
+    def messages(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in self.stdout.splitlines()]
+
+    def of_type(self, kind: str) -> list[dict[str, Any]]:
+        return [message for message in self.messages if message["type"] == kind]
+
+    @property
+    def records(self) -> list[dict[str, Any]]:
+        return [message["record"] for message in self.of_type("RECORD")]
+
+    @property
+    def errors(self) -> list[str]:
+        lines = self.stderr.splitlines()
+        return [line.split(" | ", 3)[3] for line in lines if "| ERROR " in line]
+
+
+@pytest.fixture
+def run_tap(tmp_path: Path) -> Callable[..., Run]:
+    def run(
+        config: Mapping[str, Any] | None = None,
+        *arguments: str,
+        env: Mapping[str, str] | None = None,
+    ) -> Run:
+        command = [sys.executable, "-m", "tap_balance", *arguments]
+        if config is not None:
+            path = tmp_path / "config.json"
+            path.write_text(json.dumps(config), encoding="utf-8")
+            command += ["--config", str(path)]
+        done = subprocess.run(
+            command,
+            capture_output=True,
+            text=True,
+            encoding="utf-8",
+            timeout=60,
+            check=False,
+            env=os.environ | NO_PROXY | dict(env or {}),
+        )
+        return Run(done.returncode, done.stdout, done.stderr)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def sandbox() -> Iterator[Sandbox]:
+    with Sandbox() as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.05,))
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+@pytest.fixture(scope="session")
+def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[embedded.Postgres]:
+    with embedded.postgres(tmp_path_factory.mktemp("postgres") / "data") as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def meltano() -> Callable[..., subprocess.CompletedProcess[str]]:
+    """The real Meltano in this repository, its plugins installed."""
+
+    def run(
+        *arguments: str, env: Mapping[str, str] | None = None
+    ) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [ROOT / ".venvs" / "meltano" / "bin" / "meltano", *arguments],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
+            env=os.environ
+            | NO_PROXY
+            | {"MELTANO_CLI_DISABLE_VERSION_CHECK": "1", "UV_COMPILE_BYTECODE": "1"}
+            | dict(env or {}),
+        )
+
+    installed = run("install")
+    assert installed.returncode == 0, installed.stderr
+    return run

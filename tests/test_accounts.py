@@ -1,0 +1,123 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import requests
+
+from tap_balance.accounts import Account, read_accounts
+from tap_balance.auth import authenticator_for
+from tap_balance.errors import SettingsError
+from tap_balance.settings import SETTINGS, check_types
+
+KEYS = {"dev_key": "fake-key", "dev_secret": "fake-secret"}
+
+
+def read(**config: Any) -> tuple[Account, ...]:  # noqa: ANN401
+    return read_accounts(check_types(config, SETTINGS))
+
+
+def test_a_single_account_has_the_defaults() -> None:
+    (account,) = read(**KEYS)
+    assert account == Account(
+        "default", "fake-key", "fake-secret", "sms", "https://smsapi.engagelab.com/v1/balance"
+    )
+
+
+def test_many_accounts_keep_their_order_and_take_what_they_lack_from_the_top() -> None:
+    found = read(
+        currency="EUR",
+        base_url="https://proxy.example/prefix/",
+        accounts=[
+            {"account": "b", **KEYS},
+            {"account": "a", **KEYS, "product": "otp", "base_url": "http://localhost:1"},
+        ],
+    )
+    assert [(a.name, a.product, a.url, a.currency) for a in found] == [
+        ("b", "sms", "https://proxy.example/prefix/v1/balance", "EUR"),
+        ("a", "otp", "http://localhost:1/v1/balance", "EUR"),
+    ]
+
+
+def test_a_secret_is_not_in_the_text_form_of_an_account() -> None:
+    (account,) = read(**KEYS)
+    assert "fake-secret" not in repr(account)
+
+
+def test_the_header_is_the_documented_one() -> None:
+    account = Account("a", "jiguangdev", "dev_secret", "sms", "https://example.com/v1/balance")
+    request = requests.Request("GET", account.url, auth=authenticator_for(account)).prepare()
+    assert request.headers["Authorization"] == "Basic amlndWFuZ2RldjpkZXZfc2VjcmV0"
+
+
+def test_a_secret_is_sent_in_utf_8() -> None:
+    account = Account("a", "k", "密€", "sms", "https://example.com/v1/balance")
+    request = requests.Request("GET", account.url, auth=authenticator_for(account)).prepare()
+    assert request.headers["Authorization"] == "Basic azrlr4bigqw="
+
+
+REFUSED: list[tuple[dict[str, Any], str]] = [
+    ({}, "dev_key, dev_secret: not set"),
+    ({"accounts": []}, "dev_key, dev_secret: not set"),
+    ({"dev_key": "SHOW-ME-NOT"}, "dev_secret: not set"),
+    ({**KEYS, "accounts": [{"account": "a", **KEYS}]}, "cannot be set together with accounts"),
+    ({"account": "x", "accounts": [{"account": "a", **KEYS}]}, "account: cannot be set together"),
+    ({"accounts": [{"account": "SHOW-ME-NOT", **KEYS}] * 2}, "accounts[1].account: the same name"),
+    ({**KEYS, "product": "SHOW-ME-NOT"}, "product: must be one of sms, otp"),
+    ({**KEYS, "base_url": "http://SHOW-ME-NOT.example"}, "base_url: must be https"),
+    ({**KEYS, "base_url": "https://u:SHOW-ME-NOT@x.example"}, "base_url: must not contain a user"),
+    ({**KEYS, "base_url": "https://x.example?SHOW-ME-NOT"}, "base_url: must not contain a query"),
+    ({**KEYS, "base_url": "ftp://x.example/SHOW-ME-NOT"}, "base_url: is not an https URL"),
+    ({**KEYS, "base_url": "https://x.example:SHOW-ME-NOT"}, "base_url: is not a URL"),
+    ({**KEYS, "base_url": "https://x.example/\nSHOW-ME-NOT"}, "base_url: contains a space"),
+    ({**KEYS, "snapshot_interval": "SHOW-ME-NOT"}, "snapshot_interval: must be an ISO 8601"),
+    ({**KEYS, "snapshot_interval": "PT7H"}, "snapshot_interval: must be an ISO 8601"),
+    ({**KEYS, "currency": "SHOW-ME-NOT"}, "currency: must be three capital letters"),
+    ({"dev_key": "k", "dev_secret": 98765}, "dev_secret: must be a string; put quotes"),
+    ({"dev_key": "k", "dev_secret": ["SHOW-ME-NOT"]}, "dev_secret: must be a string"),
+    ({"dev_key": "k", "dev_secret": "SHOW-ME-NOT\n"}, "dev_secret: begins or ends with white space"),
+    ({"dev_key": "k", "dev_secret": "SHOW\x00ME-NOT"}, "dev_secret: contains a control character"),
+    ({"dev_key": "k", "dev_secret": ""}, "dev_secret: is empty"),
+    ({"dev_key": "SHOW:ME-NOT", "dev_secret": "s"}, "dev_key: contains a colon"),
+    ({**KEYS, "account": " "}, "account: is empty"),
+    ({**KEYS, "account": "SHOW\x00ME-NOT"}, "account: contains a character"),
+    ({**KEYS, "account": "SHOW-ME-NOT" * 50}, "account: must have at most 255 characters"),
+    ({"accounts": [{"account": "a", **KEYS, "dev_secert": "SHOW-ME-NOT"}]}, "accounts[0]: unknown"),
+    ({"accounts": [{"account": "a", "dev_key": "k"}]}, "accounts[0].dev_secret: not set"),
+    ({"accounts": "SHOW-ME-NOT"}, "accounts: must be a JSON list"),
+    ({"accounts": ["SHOW-ME-NOT"]}, "accounts[0]: must be a JSON object"),
+    ({**KEYS, "request_timeout": "SHOW-ME-NOT"}, "request_timeout: must be a number"),
+    ({**KEYS, "request_timeout": 0}, "request_timeout: must be more than 0"),
+    ({**KEYS, "request_timeout": "nan"}, "request_timeout: must be a number"),
+    ({**KEYS, "max_attempts": 0}, "max_attempts: must be at least 1"),
+    ({**KEYS, "max_attempts": 1.5}, "max_attempts: must be a whole number"),
+    ({**KEYS, "max_elapsed": True}, "max_elapsed: must be a number"),
+    ({**KEYS, "max_concurrency": 100_000}, "max_concurrency: must be at most 1000"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("config", "problem"), REFUSED, ids=[row[1] for row in REFUSED])
+def test_a_wrong_setting_is_named_and_its_value_is_not_shown(
+    config: dict[str, Any], problem: str
+) -> None:
+    with pytest.raises(SettingsError) as refusal:
+        read(**config)
+    text = " ".join(refusal.value.problems)
+    assert problem in text
+    for shown in ("SHOW", "ME-NOT", "98765", "fake-secret"):
+        assert shown not in text
+
+
+@pytest.mark.parametrize("host", ["localhost", "127.0.0.1", "127.8.9.1", "[::1]"])
+def test_plain_http_is_for_loopback(host: str) -> None:
+    (account,) = read(**KEYS, base_url=f"http://{host}:8642")
+    assert account.url == f"http://{host}:8642/v1/balance"
+
+
+def test_text_from_an_environment_variable_is_a_number_where_one_belongs() -> None:
+    checked = check_types({**KEYS, "request_timeout": "2.5"}, SETTINGS)
+    assert checked["request_timeout"] == 2.5
+
+
+def test_an_unknown_setting_at_the_top_does_no_harm() -> None:
+    assert len(read(**KEYS, unheard_of=1)) == 1

@@ -1,0 +1,170 @@
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from tap_balance.amounts import (
+    Amounts,
+    NotJSONError,
+    WrongShapeError,
+    exact_decimal,
+    parse_body,
+    read_otp,
+    read_sms,
+)
+
+SMS = {
+    "balance10000": 123456,
+    "gift_balance10000": 20000,
+    "balance": 12.3456,
+    "gift_balance": 2,
+    "total_balance10000": 143456,
+    "total_balance": 14.3456,
+}
+OTP = {
+    "currency": "USD",
+    "balance": "123.4500",
+    "gift_balance": "1.0000",
+    "total_balance": "124.4500",
+}
+
+
+def test_the_documented_sms_answer_is_read_from_its_integers() -> None:
+    assert read_sms(parse_body(json.dumps(SMS).encode())) == Amounts(123456, 20000, 143456)
+
+
+def test_the_documented_otp_answer_is_read_from_its_decimals() -> None:
+    expected = Amounts(1234500, 10000, 1244500, "USD")
+    assert read_otp(parse_body(json.dumps(OTP).encode())) == expected
+
+
+@pytest.mark.parametrize(
+    ("value10000", "text"),
+    [
+        (0, "0.0000"),
+        (1, "0.0001"),
+        (-5, "-0.0005"),
+        (123456, "12.3456"),
+        (2**53 + 1, "900719925474.0993"),
+        (2**63 - 1, "922337203685477.5807"),
+        (-(2**63), "-922337203685477.5808"),
+    ],
+)
+def test_decimals_are_exact_and_never_in_exponent_form(value10000: int, text: str) -> None:
+    assert exact_decimal(value10000) == text
+
+
+@pytest.mark.parametrize(
+    ("written", "value"),
+    [
+        ("123456", 123456),
+        ("123456.0", 123456),
+        ('"123456"', 123456),
+        ("1.23456e5", 123456),
+        ("-0", 0),
+        ("9223372036854775807", 2**63 - 1),
+        ("-9223372036854775808", -(2**63)),
+    ],
+)
+def test_a_whole_number_is_taken_however_it_is_written(written: str, value: int) -> None:
+    body = '{"balance10000": %s, "gift_balance10000": 0, "total_balance10000": 0}' % written  # noqa: UP031
+    assert read_sms(parse_body(body.encode())).balance10000 == value
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        "null",
+        "true",
+        "123456.5",
+        '"123456.0"',
+        '" 123456"',
+        '"1_000"',
+        '"１２"',
+        '""',
+        "[]",
+        "{}",
+        "1e400",
+        "1e99999999999999999999",
+        "9223372036854775808",
+        "-9223372036854775809",
+        "1" * 5000,
+        "1." + "0" * 100 + "1",
+    ],
+)
+def test_anything_else_is_no_amount(written: str) -> None:
+    body = '{"balance10000": %s, "gift_balance10000": 0, "total_balance10000": 0}' % written  # noqa: UP031
+    with pytest.raises(WrongShapeError, match="`balance10000`"):
+        read_sms(parse_body(body.encode()))
+
+
+@pytest.mark.parametrize("field", ["balance10000", "gift_balance10000", "total_balance10000"])
+def test_a_missing_integer_is_never_a_zero(field: str) -> None:
+    body = {name: value for name, value in SMS.items() if name != field}
+    with pytest.raises(WrongShapeError, match=f"`{field}` is missing"):
+        read_sms(body)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [[], {}, None, 5, "text", {"code": 2001, "message": "invalid token"}, {"data": SMS}, OTP],
+    ids=["list", "empty", "null", "number", "string", "error", "envelope", "otp"],
+)
+def test_what_is_not_an_sms_balance_is_refused(body: Any) -> None:  # noqa: ANN401
+    with pytest.raises(WrongShapeError):
+        read_sms(body)
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"balance": "123.45001"}, "`balance` is not a decimal with 4 places"),
+        ({"balance": None}, "`balance` is not a decimal"),
+        ({"balance": "922337203685477.5808"}, "`balance` does not fit in 64 bits"),
+        ({"currency": "dollars"}, "`currency`"),
+        ({"currency": None}, "`currency`"),
+        ({"balance10000": 1}, "the sms product"),
+    ],
+)
+def test_what_is_not_an_otp_balance_is_refused(change: dict[str, Any], reason: str) -> None:
+    with pytest.raises(WrongShapeError, match=reason):
+        read_otp(OTP | change)
+
+
+def test_the_other_products_answer_is_named() -> None:
+    with pytest.raises(WrongShapeError, match="an answer of the otp product"):
+        read_sms(OTP)
+
+
+@pytest.mark.parametrize(
+    ("change", "doubt"),
+    [
+        ({"balance": 12.3457}, "`balance` does not agree with `balance10000`"),
+        ({"balance": None}, "`balance` does not agree with `balance10000`"),
+        ({"total_balance10000": 1, "total_balance": 0.0001}, "the total is not the sum"),
+    ],
+)
+def test_a_disagreement_is_a_doubt_and_the_integers_win(
+    change: dict[str, Any], doubt: str
+) -> None:
+    found = read_sms(parse_body(json.dumps(SMS | change).encode()))
+    assert found.balance10000 == 123456
+    assert len(found.doubts) == 1
+    assert doubt in found.doubts[0]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"", b"<html>", b'{"a": NaN}', b'{"a": Infinity}', b'{"a": 1', b"\xff\xfe\xff", b"[" * 100_000],
+    ids=["empty", "html", "nan", "infinity", "cut", "bytes", "deep"],
+)
+def test_what_is_no_json_is_told_apart(body: bytes) -> None:
+    with pytest.raises(NotJSONError):
+        parse_body(body)
+
+
+def test_a_repeated_name_is_refused() -> None:
+    with pytest.raises(WrongShapeError, match="repeats a name"):
+        parse_body(b'{"balance10000": 1, "balance10000": 2}')

@@ -1,0 +1,262 @@
+from __future__ import annotations
+
+import datetime
+import email.utils
+import logging
+import socket
+import threading
+import time
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import requests
+import requests_mock
+
+from tap_balance.accounts import Account
+from tap_balance.client import BalanceClient
+from tap_balance.errors import AccountError, RetriableError
+from tap_balance.shutdown import Shutdown
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+URL = "https://balance.example/v1/balance"
+ACCOUNT = Account("main", "fake-key", "fake-secret", "sms", URL)
+BASIC = "ZmFrZS1rZXk6ZmFrZS1zZWNyZXQ="
+BODY = {
+    "balance10000": 123456,
+    "gift_balance10000": 20000,
+    "balance": 12.3456,
+    "gift_balance": 2,
+    "total_balance10000": 143456,
+    "total_balance": 14.3456,
+}
+
+
+class Waits(Shutdown):
+    """Notes how long a retry waits, and does not wait."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seconds: list[float] = []
+
+    def sleep(self, seconds: float) -> None:
+        self.seconds.append(seconds)
+
+
+@pytest.fixture
+def waits() -> Waits:
+    return Waits()
+
+
+@pytest.fixture
+def make_client(waits: Waits) -> Iterator[Callable[..., BalanceClient]]:
+    made: list[BalanceClient] = []
+
+    def make(account: Account = ACCOUNT, **limits: float) -> BalanceClient:
+        options: dict[str, Any] = {
+            "request_timeout": 5,
+            "max_attempts": 3,
+            "max_elapsed": 60,
+            "max_concurrency": 4,
+        } | limits
+        client = BalanceClient(
+            [account], **options, shutdown=waits, logger=logging.getLogger("test")
+        )
+        made.append(client)
+        return client
+
+    yield make
+    for client in made:
+        client.close()
+
+
+def test_one_get_with_basic_gives_the_amounts(make_client: Callable[..., BalanceClient]) -> None:
+    with requests_mock.Mocker() as api:
+        api.get(URL, json=BODY, headers={"Set-Cookie": "a=b"})
+        client = make_client()
+        assert client.fetch(ACCOUNT).amounts.balance10000 == 123456
+        client.fetch(ACCOUNT)
+        sent = api.last_request
+    assert sent is not None
+    assert sent.headers["Authorization"] == f"Basic {BASIC}"
+    assert sent.headers["User-Agent"].startswith("tap-balance/")
+    assert "Cookie" not in sent.headers
+    assert sent.body is None
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "tries", "words"),
+    [
+        (500, 1000, 3, "internal error of the API"),
+        (401, 2001, 1, "authentication failed: wrong key or secret"),
+        (401, 2002, 1, "authentication failed: the key has expired or is disabled"),
+        (403, 2002, 1, "the merchant of this account has been deleted"),
+        (403, 2004, 1, "the key may not call this API"),
+        (401, 7777, 1, "authentication failed"),
+        (403, 7777, 1, "access refused"),
+        (400, 1, 1, "an unexpected status"),
+        (404, 1, 1, "no such address"),
+        (418, 1, 1, "an unexpected status"),
+        (429, 1, 3, "too many requests"),
+        (502, 1, 3, "bad gateway"),
+        (503, 1, 3, "service unavailable"),
+        (504, 1, 3, "gateway timeout"),
+        (302, 1, 1, "a redirect, which is never followed"),
+        (204, 1, 1, "an unexpected status"),
+        (200, 2001, 1, "an error instead of a balance"),
+    ],
+)
+def test_status_and_code_decide_the_line_and_the_tries(
+    make_client: Callable[..., BalanceClient], status: int, code: int, tries: int, words: str
+) -> None:
+    with requests_mock.Mocker() as api:
+        api.get(
+            URL,
+            status_code=status,
+            json={"code": code, "message": "said so"},
+            headers={"Location": "https://elsewhere.example/v1/balance"},
+        )
+        with pytest.raises(AccountError) as failure:
+            make_client().fetch(ACCOUNT)
+        assert api.call_count == tries
+    line = failure.value.line("main")
+    assert line.startswith(f"account 'main': HTTP {status}, code {code} (said so): {words}")
+    assert "\n" not in line
+
+
+@pytest.mark.parametrize(
+    ("retry_after", "wait"),
+    [("2", 2.0), ("0", None), ("-3", None), ("soon", None), ("", None), ("1.5", None)],
+)
+def test_retry_after_in_seconds_is_waited_for(
+    make_client: Callable[..., BalanceClient], waits: Waits, retry_after: str, wait: float | None
+) -> None:
+    with requests_mock.Mocker() as api:
+        api.get(
+            URL,
+            [{"status_code": 429, "headers": {"Retry-After": retry_after}}, {"json": BODY}],
+        )
+        make_client().fetch(ACCOUNT)
+    (waited,) = waits.seconds
+    if wait is None:
+        assert 0 < waited <= 1.5
+    else:
+        assert waited == wait
+
+
+def test_retry_after_as_a_date_is_waited_for(
+    make_client: Callable[..., BalanceClient], waits: Waits
+) -> None:
+    moment = datetime.datetime.now(datetime.timezone.utc) + datetime.timedelta(seconds=30)
+    header = {"Retry-After": email.utils.format_datetime(moment, usegmt=True)}
+    with requests_mock.Mocker() as api:
+        api.get(URL, [{"status_code": 503, "headers": header}, {"json": BODY}])
+        make_client().fetch(ACCOUNT)
+    assert 20 < waits.seconds[0] <= 30
+
+
+def test_a_wait_beyond_max_elapsed_ends_the_tries_at_once(
+    make_client: Callable[..., BalanceClient], waits: Waits
+) -> None:
+    with requests_mock.Mocker() as api:
+        api.get(URL, status_code=429, headers={"Retry-After": "3600"})
+        with pytest.raises(RetriableError, match="asks to wait 3600 s, beyond max_elapsed"):
+            make_client().fetch(ACCOUNT)
+        assert api.call_count == 1
+    assert waits.seconds == []
+
+
+def test_a_page_instead_of_json_is_retried_and_then_an_error(
+    make_client: Callable[..., BalanceClient],
+) -> None:
+    with requests_mock.Mocker() as api:
+        api.get(URL, text="<html>log in</html>")
+        with pytest.raises(RetriableError, match="a body that is not JSON") as failure:
+            make_client().fetch(ACCOUNT)
+        assert api.call_count == 3
+    assert "log in</html>" not in failure.value.line("main")
+
+
+@pytest.mark.parametrize(
+    "message",
+    [f"bad fake-secret {'x' * 200}", f"no {BASIC}", "x" * 155 + "fake-secret", "a\nb\x1b[2J\u2028c"],
+)
+def test_a_message_of_the_api_is_shown_short_printable_and_without_secrets(
+    make_client: Callable[..., BalanceClient], message: str
+) -> None:
+    with requests_mock.Mocker() as api:
+        api.get(URL, status_code=401, json={"code": 2001, "message": message})
+        with pytest.raises(AccountError) as failure:
+            make_client().fetch(ACCOUNT)
+    line = failure.value.line("main")
+    assert "fake-sec" not in line
+    assert BASIC not in line
+    assert line.isprintable()
+    assert len(line) < 500
+
+
+def test_the_host_that_refuses_is_named(make_client: Callable[..., BalanceClient]) -> None:
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        port = unused.getsockname()[1]
+        account = Account("a", "k", "s", "sms", f"http://127.0.0.1:{port}/v1/balance")
+        with pytest.raises(RetriableError, match="refused the connection") as failure:
+            make_client(account).fetch(account)
+    assert f"127.0.0.1:{port}" in failure.value.happened
+    assert "tries: 3" in failure.value.happened
+
+
+@pytest.mark.parametrize("part", ["headers", "body"])
+def test_an_answer_that_trickles_is_bounded_as_a_whole(
+    make_client: Callable[..., BalanceClient], part: str
+) -> None:
+    start = {
+        "headers": b"HTTP/1.1 200 OK\r\nX: ",
+        "body": b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n",
+    }[part]
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def trickle() -> None:
+            connection, _ = server.accept()
+            with connection:
+                connection.sendall(start)
+                for _ in range(100):
+                    try:
+                        connection.sendall(b"x")
+                    except OSError:
+                        return
+                    time.sleep(0.1)
+
+        thread = threading.Thread(target=trickle)
+        thread.start()
+        url = f"http://127.0.0.1:{server.getsockname()[1]}/v1/balance"
+        account = Account("a", "k", "s", "sms", url)
+        began = time.monotonic()
+        with pytest.raises(RetriableError, match="no complete answer"):
+            make_client(account, request_timeout=0.5, max_attempts=1).fetch(account)
+        assert time.monotonic() - began < 5
+        thread.join()
+
+
+def test_netrc_never_speaks_for_an_account(
+    make_client: Callable[..., BalanceClient],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    netrc = tmp_path_factory.mktemp("home") / "netrc"
+    netrc.write_text("machine balance.example login other password other\n")
+    monkeypatch.setenv("NETRC", str(netrc))
+    with requests_mock.Mocker() as api:
+        api.get(URL, json=BODY)
+        make_client().fetch(ACCOUNT)
+        assert api.last_request is not None
+        assert api.last_request.headers["Authorization"] == f"Basic {BASIC}"
+
+
+def test_a_connection_that_breaks_is_tried_again(
+    make_client: Callable[..., BalanceClient],
+) -> None:
+    with requests_mock.Mocker() as api:
+        api.get(URL, [{"exc": requests.ConnectionError}, {"json": BODY}])
+        assert make_client().fetch(ACCOUNT).amounts.total_balance10000 == 143456

@@ -1,0 +1,399 @@
+"""The command, as a process of its own, against the sandbox over a real socket."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tap_balance.sandbox import ERRORS, SECRET, settings_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from conftest import Run
+
+    from tap_balance.sandbox import Sandbox
+
+BASIC = "c2FuZGJveC1leGFtcGxlOnNhbmRib3gtc2VjcmV0"  # sandbox-example:sandbox-secret
+
+
+def test_stdout_is_one_schema_the_records_in_order_and_one_state(
+    run_tap: Callable[..., Run], sandbox: Sandbox
+) -> None:
+    names = ["otp", "example", "main", "overdrawn", "largest", "smallest"]
+    run = run_tap(settings_of(sandbox.url, *names))
+    assert run.status == 0
+    kinds = [message["type"] for message in run.messages]
+    assert kinds == ["SCHEMA", *["RECORD"] * 6, "STATE"]
+    assert [record["account"] for record in run.records] == names
+    example = run.records[1]
+    snapshot_at = example["snapshot_at"]
+    assert example == {
+        "snapshot_id": f"example@{snapshot_at}",
+        "account": "example",
+        "product": "sms",
+        "snapshot_at": snapshot_at,
+        "observed_at": example["observed_at"],
+        "currency": "USD",
+        "balance10000": 123456,
+        "gift_balance10000": 20000,
+        "total_balance10000": 143456,
+        "balance": "12.3456",
+        "gift_balance": "2.0000",
+        "total_balance": "14.3456",
+    }
+    assert {record["snapshot_at"] for record in run.records} == {snapshot_at}
+    (state,) = run.of_type("STATE")
+    bookmark = {"replication_key": "snapshot_at", "replication_key_value": snapshot_at}
+    assert state["value"] == {"bookmarks": {"balance": bookmark}}
+    assert len(run.stdout.splitlines()[-1]) <= 200
+    assert len(run.stderr) < 2000
+    assert run.errors == []
+
+
+def test_the_schema_line_keeps_precision_and_scale(
+    run_tap: Callable[..., Run], sandbox: Sandbox, tmp_path: Path
+) -> None:
+    # With and without a catalog: Meltano always passes one.
+    catalog = tmp_path / "catalog.json"
+    catalog.write_text(run_tap(None, "--discover").stdout)
+    config = settings_of(sandbox.url, "example")
+    for arguments in ([], ["--catalog", str(catalog)]):
+        (schema,) = run_tap(config, *arguments).of_type("SCHEMA")
+        assert schema["key_properties"] == ["snapshot_id"]
+        for field in ("balance", "gift_balance", "total_balance"):
+            written = schema["schema"]["properties"][field]
+            assert written.pop("description")
+            assert written == {
+                "type": "string",
+                "format": "x-singer.decimal",
+                "precision": 38,
+                "scale": 4,
+            }
+            integer = schema["schema"]["properties"][f"{field}10000"]
+            assert integer["type"] == "integer"
+
+
+@pytest.mark.parametrize("name", ERRORS)
+def test_each_row_of_the_error_table_is_one_line_with_the_next_step(
+    run_tap: Callable[..., Run], sandbox: Sandbox, name: str
+) -> None:
+    run = run_tap(settings_of(sandbox.url, name) | {"max_attempts": 2})
+    status, code, message = ERRORS[name]
+    assert run.status == 1
+    assert run.records == []
+    (line,) = run.errors
+    assert line.startswith(f"account '{name}': HTTP {status}, code {code} ({message}): ")
+    assert line.endswith(".")
+    assert "Traceback" not in run.stderr
+
+
+def test_a_wrong_key_and_a_dead_host_are_one_line_each(
+    run_tap: Callable[..., Run], sandbox: Sandbox
+) -> None:
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        dead = f"http://127.0.0.1:{unused.getsockname()[1]}"
+        config = settings_of(sandbox.url, "example") | {"max_attempts": 2}
+        config["accounts"] += [
+            {"account": "wrong", "dev_key": "sandbox-main", "dev_secret": "not-the-secret"},
+            {"account": "dead", "dev_key": "k", "dev_secret": "s", "base_url": dead},
+        ]
+        run = run_tap(config)
+    assert run.status == 1
+    assert [record["account"] for record in run.records] == ["example"]
+    wrong, refused = run.errors
+    assert wrong.startswith("account 'wrong': HTTP 401, code 2001 (invalid token): ")
+    assert "Check dev_key and dev_secret of this account" in wrong
+    assert refused.startswith(f"account 'dead': {dead.removeprefix('http://')} refused the conn")
+    assert "Check the network" in refused
+
+
+def test_one_refused_account_of_three_stops_neither_the_others_nor_the_state(
+    run_tap: Callable[..., Run], sandbox: Sandbox
+) -> None:
+    run = run_tap(settings_of(sandbox.url, "example", "expired", "empty"))
+    assert run.status == 1
+    assert [record["account"] for record in run.records] == ["example", "empty"]
+    assert run.messages[-1]["type"] == "STATE"
+    assert len(run.errors) == 1
+
+
+@pytest.mark.parametrize("argument", ["--discover", "--about", "--version", "--about --format=json"])
+def test_what_needs_no_settings_needs_none(run_tap: Callable[..., Run], argument: str) -> None:
+    run = run_tap(None, *argument.split())
+    assert run.status == 0
+    assert run.stdout
+    assert run.errors == []
+
+
+def test_test_tries_every_account_and_tells_for_each(
+    run_tap: Callable[..., Run], sandbox: Sandbox
+) -> None:
+    run = run_tap(settings_of(sandbox.url, "example", "expired", "otp"), "--test")
+    assert run.status == 1
+    assert run.stdout == ""
+    assert "account 'example': works, total balance 14.3456" in run.stderr
+    assert "account 'otp': works" in run.stderr
+    (line,) = run.errors
+    assert line.startswith("account 'expired': HTTP 401, code 2002")
+    assert run_tap(settings_of(sandbox.url, "example"), "--test").status == 0
+
+
+def test_settings_come_from_the_environment_with_their_types(
+    run_tap: Callable[..., Run], sandbox: Sandbox
+) -> None:
+    config = settings_of(sandbox.url, "example")
+    run = run_tap(
+        None,
+        "--config=ENV",
+        env={
+            "TAP_BALANCE_ACCOUNTS": json.dumps(config["accounts"]),
+            "TAP_BALANCE_BASE_URL": sandbox.url,
+            "TAP_BALANCE_REQUEST_TIMEOUT": "30",
+            "TAP_BALANCE_MAX_ATTEMPTS": "2",
+        },
+    )
+    assert run.status == 0
+    assert len(run.records) == 1
+
+
+def test_a_secret_of_digits_stays_text(run_tap: Callable[..., Run], sandbox: Sandbox) -> None:
+    env = {
+        "TAP_BALANCE_DEV_KEY": "sandbox-main",
+        "TAP_BALANCE_DEV_SECRET": "123456",
+        "TAP_BALANCE_BASE_URL": sandbox.url,
+    }
+    run = run_tap(None, "--config=ENV", env=env)
+    (line,) = run.errors
+    assert "HTTP 401, code 2001" in line
+    assert "123456" not in run.stderr
+
+
+@pytest.mark.parametrize(
+    ("variable", "words"),
+    [
+        ("TAP_BALANCE_MAX_ATTEMPTS", "max_attempts: the environment variable"),
+        ("TAP_BALANCE_ACCOUNTS", "accounts: the environment variable"),
+    ],
+)
+def test_an_unreadable_environment_variable_is_named(
+    run_tap: Callable[..., Run], variable: str, words: str
+) -> None:
+    run = run_tap(None, "--config=ENV", env={variable: "SHOW-ME-NOT"})
+    assert run.status == 1
+    assert words in run.errors[0]
+    assert "SHOW-ME-NOT" not in run.stderr
+    assert "Traceback" not in run.stderr
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"{not json SHOW-ME-NOT", "not JSON (line 1, column 2)"),
+        (b"[]", "not a JSON object"),
+        (b"\xff\xfe\x00", "not JSON in UTF-8"),
+        (None, "No such file or directory"),
+    ],
+)
+def test_a_config_file_that_cannot_be_read_is_one_line(
+    run_tap: Callable[..., Run], tmp_path: Path, content: bytes | None, words: str
+) -> None:
+    path = tmp_path / "broken.json"
+    if content is not None:
+        path.write_bytes(content)
+    run = run_tap(None, "--config", str(path))
+    assert run.status == 1
+    assert words in run.errors[0]
+    assert "SHOW-ME-NOT" not in run.stderr
+    assert "Traceback" not in run.stderr
+
+
+def test_a_config_with_a_byte_order_mark_and_crlf_works(
+    run_tap: Callable[..., Run], sandbox: Sandbox, tmp_path: Path
+) -> None:
+    path = tmp_path / "windows.json"
+    text = json.dumps(settings_of(sandbox.url, "example"), indent=2).replace("\n", "\r\n")
+    path.write_bytes(b"\xef\xbb\xbf" + text.encode())
+    assert run_tap(None, "--config", str(path)).status == 0
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"bookmarks": []}', '{"bookmarks": {"x": {}}}'])
+def test_a_bad_state_costs_no_snapshot(
+    run_tap: Callable[..., Run], sandbox: Sandbox, tmp_path: Path, content: str
+) -> None:
+    path = tmp_path / "state.json"
+    path.write_text(content)
+    run = run_tap(settings_of(sandbox.url, "example"), "--state", str(path))
+    assert run.status == 0
+    assert len(run.records) == 1
+    assert len(run.of_type("STATE")) == 1
+
+
+def test_a_failed_run_keeps_the_bookmark(
+    run_tap: Callable[..., Run], sandbox: Sandbox, tmp_path: Path
+) -> None:
+    bookmark = {
+        "replication_key": "snapshot_at",
+        "replication_key_value": "2026-01-31T10:00:00Z",
+    }
+    path = tmp_path / "state.json"
+    path.write_text(json.dumps({"bookmarks": {"balance": bookmark}}))
+    run = run_tap(settings_of(sandbox.url, "expired"), "--state", str(path))
+    assert [message["value"] for message in run.of_type("STATE")] == [
+        {"bookmarks": {"balance": bookmark}}
+    ]
+
+
+def test_a_catalog_without_a_key_and_with_full_table_cannot_lose_rows(
+    run_tap: Callable[..., Run], sandbox: Sandbox, tmp_path: Path
+) -> None:
+    catalog = json.loads(run_tap(None, "--discover").stdout)
+    (entry,) = catalog["streams"]
+    del entry["key_properties"], entry["replication_key"]
+    entry["replication_method"] = "FULL_TABLE"
+    for row in entry["metadata"]:
+        row["metadata"].pop("table-key-properties", None)
+        if row["breadcrumb"] in (["properties", "snapshot_id"], ["properties", "currency"]):
+            row["metadata"] = {"inclusion": "available", "selected": False}
+    path = tmp_path / "catalog.json"
+    path.write_text(json.dumps(catalog))
+    run = run_tap(settings_of(sandbox.url, "example"), "--catalog", str(path))
+    assert run.status == 0
+    (schema,) = run.of_type("SCHEMA")
+    assert schema["key_properties"] == ["snapshot_id"]
+    assert "snapshot_id" in run.records[0]
+    assert "currency" not in run.records[0]
+    assert run.of_type("ACTIVATE_VERSION") == []
+    assert "Set the replication method to INCREMENTAL" in run.stderr
+
+
+@pytest.mark.parametrize("content", ["{", "[]", '{"streams": 5}', '{"streams": [{}]}'])
+def test_what_is_no_catalog_is_refused(
+    run_tap: Callable[..., Run], sandbox: Sandbox, tmp_path: Path, content: str
+) -> None:
+    path = tmp_path / "catalog.json"
+    path.write_text(content)
+    run = run_tap(settings_of(sandbox.url, "example"), "--catalog", str(path))
+    assert run.status == 1
+    assert "is not a Singer catalog" in run.errors[0]
+
+
+def test_no_secret_is_in_any_output_at_debug(run_tap: Callable[..., Run], sandbox: Sandbox) -> None:
+    config = settings_of(sandbox.url, "example", "expired", "internal-error") | {"max_attempts": 2}
+    run = run_tap(config, env={"TAP_BALANCE_LOGLEVEL": "DEBUG"})
+    assert "| DEBUG " in run.stderr
+    for secret in (SECRET, BASIC, "Basic "):
+        assert secret not in run.stderr
+        assert secret not in run.stdout
+
+
+def test_a_name_in_any_script_survives_an_ascii_locale(
+    run_tap: Callable[..., Run], sandbox: Sandbox
+) -> None:
+    config = settings_of(sandbox.url, "example")
+    config["accounts"][0]["account"] = '主账户 "a"\nb'
+    run = run_tap(config, env={"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"})
+    assert run.status == 0
+    assert run.records[0]["account"] == '主账户 "a"\nb'
+
+
+def test_a_full_disk_is_a_line_and_status_1(sandbox: Sandbox, tmp_path: Path) -> None:
+    config = tmp_path / "config.json"
+    config.write_text(json.dumps(settings_of(sandbox.url, "example")))
+    with open("/dev/full", "w") as full:  # noqa: PTH123
+        run = subprocess.run(
+            [sys.executable, "-m", "tap_balance", "--config", config],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+    assert run.returncode == 1
+    assert "stdout cannot be written any more (No space left on device)" in run.stderr
+    assert "Traceback" not in run.stderr
+
+
+def test_a_reader_that_goes_away_is_a_line_and_status_1(sandbox: Sandbox, tmp_path: Path) -> None:
+    config = tmp_path / "config.json"
+    config.write_text(json.dumps(settings_of(sandbox.url, "example")))
+    with subprocess.Popen(
+        [sys.executable, "-m", "tap_balance", "--config", config],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        stderr = process.stderr.read()
+        assert process.wait(60) == 1
+    assert "the target has probably ended" in stderr
+    assert "Traceback" not in stderr
+
+
+@pytest.fixture
+def stuck_server() -> Iterator[str]:
+    """A server that takes a request and never answers."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.settimeout(30)
+        held = []
+        thread = threading.Thread(target=lambda: held.append(server.accept()))
+        thread.start()
+        yield f"http://127.0.0.1:{server.getsockname()[1]}"
+        thread.join()
+        for connection, _ in held:
+            connection.close()
+
+
+@pytest.mark.parametrize(("signum", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+@pytest.mark.parametrize("single", [True, False], ids=["alone", "behind another account"])
+def test_a_signal_ends_a_request_in_flight_and_the_state_is_out(  # noqa: PLR0913
+    sandbox: Sandbox,
+    stuck_server: str,
+    tmp_path: Path,
+    signum: signal.Signals,
+    status: int,
+    single: bool,  # noqa: FBT001
+) -> None:
+    stuck: dict[str, Any] = {
+        "account": "stuck", "dev_key": "k", "dev_secret": "s", "base_url": stuck_server
+    }  # fmt: skip
+    settings = settings_of(sandbox.url, "example")
+    settings["accounts"] = [stuck] if single else [*settings["accounts"], stuck]
+    config = tmp_path / "config.json"
+    config.write_text(json.dumps(settings))
+    with subprocess.Popen(
+        [sys.executable, "-m", "tap_balance", "--config", config],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        lines = [process.stdout.readline() for _ in range(1 if single else 2)]
+        time.sleep(0.3)
+        asked = time.monotonic()
+        os.kill(process.pid, signum)
+        rest, stderr = process.communicate(timeout=30)
+        took = time.monotonic() - asked
+    assert process.returncode == status
+    assert took < 5
+    messages = [json.loads(line) for line in [*lines, *rest.splitlines()]]
+    kinds = [message["type"] for message in messages]
+    assert kinds == (["SCHEMA", "STATE"] if single else ["SCHEMA", "RECORD", "STATE"])
+    if not single:
+        bookmark = messages[-1]["value"]["bookmarks"]["balance"]
+        assert bookmark["replication_key_value"] == messages[1]["record"]["snapshot_at"]
+    assert f"ended by {signum.name}" in stderr
+    assert "Traceback" not in stderr
