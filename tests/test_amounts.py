@@ -82,7 +82,7 @@ def test_a_whole_number_is_taken_however_it_is_written(written: str, value: int)
         '"123456.0"',
         '" 123456"',
         '"1_000"',
-        '"１２"',
+        '"\uff11\uff12"',
         '""',
         "[]",
         "{}",
@@ -146,9 +146,7 @@ def test_the_other_products_answer_is_named() -> None:
         ({"total_balance10000": 1, "total_balance": 0.0001}, "the total is not the sum"),
     ],
 )
-def test_a_disagreement_is_a_doubt_and_the_integers_win(
-    change: dict[str, Any], doubt: str
-) -> None:
+def test_a_disagreement_is_a_doubt_and_the_integers_win(change: dict[str, Any], doubt: str) -> None:
     found = read_sms(parse_body(json.dumps(SMS | change).encode()))
     assert found.balance10000 == 123456
     assert len(found.doubts) == 1
@@ -157,7 +155,15 @@ def test_a_disagreement_is_a_doubt_and_the_integers_win(
 
 @pytest.mark.parametrize(
     "body",
-    [b"", b"<html>", b'{"a": NaN}', b'{"a": Infinity}', b'{"a": 1', b"\xff\xfe\xff", b"[" * 100_000],
+    [
+        b"",
+        b"<html>",
+        b'{"a": NaN}',
+        b'{"a": Infinity}',
+        b'{"a": 1',
+        b"\xff\xfe\xff",
+        b"[" * 100_000,
+    ],
     ids=["empty", "html", "nan", "infinity", "cut", "bytes", "deep"],
 )
 def test_what_is_no_json_is_told_apart(body: bytes) -> None:

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-import datetime
+import datetime as dt
 import email.utils
 import logging
 import socket
@@ -148,7 +148,7 @@ def test_retry_after_in_seconds_is_waited_for(
 def test_retry_after_as_a_date_is_waited_for(
     make_client: Callable[..., BalanceClient], waits: Waits
 ) -> None:
-    moment = datetime.datetime.now(datetime.timezone.utc) + datetime.timedelta(seconds=30)
+    moment = dt.datetime.now(dt.timezone.utc) + dt.timedelta(seconds=30)
     header = {"Retry-After": email.utils.format_datetime(moment, usegmt=True)}
     with requests_mock.Mocker() as api:
         api.get(URL, [{"status_code": 503, "headers": header}, {"json": BODY}])
@@ -180,7 +180,12 @@ def test_a_page_instead_of_json_is_retried_and_then_an_error(
 
 @pytest.mark.parametrize(
     "message",
-    [f"bad fake-secret {'x' * 200}", f"no {BASIC}", "x" * 155 + "fake-secret", "a\nb\x1b[2J\u2028c"],
+    [
+        f"bad fake-secret {'x' * 200}",
+        f"no {BASIC}",
+        "x" * 155 + "fake-secret",
+        "a\nb\x1b[2J\u2028c",
+    ],
 )
 def test_a_message_of_the_api_is_shown_short_printable_and_without_secrets(
     make_client: Callable[..., BalanceClient], message: str

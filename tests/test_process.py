@@ -129,7 +129,9 @@ def test_one_refused_account_of_three_stops_neither_the_others_nor_the_state(
     assert len(run.errors) == 1
 
 
-@pytest.mark.parametrize("argument", ["--discover", "--about", "--version", "--about --format=json"])
+@pytest.mark.parametrize(
+    "argument", ["--discover", "--about", "--version", "--about --format=json"]
+)
 def test_what_needs_no_settings_needs_none(run_tap: Callable[..., Run], argument: str) -> None:
     run = run_tap(None, *argument.split())
     assert run.status == 0
@@ -228,7 +230,9 @@ def test_a_config_with_a_byte_order_mark_and_crlf_works(
     assert run_tap(None, "--config", str(path)).status == 0
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", '{"bookmarks": []}', '{"bookmarks": {"x": {}}}'])
+@pytest.mark.parametrize(
+    "content", ["", "{", "[]", '{"bookmarks": []}', '{"bookmarks": {"x": {}}}']
+)
 def test_a_bad_state_costs_no_snapshot(
     run_tap: Callable[..., Run], sandbox: Sandbox, tmp_path: Path, content: str
 ) -> None:
@@ -359,7 +363,7 @@ def stuck_server() -> Iterator[str]:
 
 @pytest.mark.parametrize(("signum", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 @pytest.mark.parametrize("single", [True, False], ids=["alone", "behind another account"])
-def test_a_signal_ends_a_request_in_flight_and_the_state_is_out(  # noqa: PLR0913
+def test_a_signal_ends_a_request_in_flight_and_the_state_is_out(  # noqa: PLR0913, PLR0917
     sandbox: Sandbox,
     stuck_server: str,
     tmp_path: Path,

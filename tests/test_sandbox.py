@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import base64
+import itertools
 import json
 import subprocess
 import sys
@@ -40,7 +41,7 @@ def test_a_balance_drains_and_is_topped_up_again(name: str, read: type) -> None:
         read(answer_to(basic(f"sandbox-{name}"), moment, 0)[1]).balance10000
         for moment in range(MOMENT, MOMENT + 86_400, 60)
     ]
-    steps = [later - earlier for earlier, later in zip(day, day[1:], strict=False)]
+    steps = [later - earlier for earlier, later in itertools.pairwise(day)]
     assert 0 not in steps
     spent = [step for step in steps if step < 0]
     assert len(set(spent)) == 1

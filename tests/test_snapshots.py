@@ -9,7 +9,14 @@ from tap_balance.snapshots import parse_interval, snapshot_of, utc_microseconds
 
 @pytest.mark.parametrize(
     ("text", "seconds"),
-    [("PT1S", 1), ("PT15M", 900), ("PT1H", 3600), ("PT1H30M", 5400), ("PT24H", 86400), ("P1D", 86400)],
+    [
+        ("PT1S", 1),
+        ("PT15M", 900),
+        ("PT1H", 3600),
+        ("PT1H30M", 5400),
+        ("PT24H", 86400),
+        ("P1D", 86400),
+    ],
 )
 def test_an_interval_that_divides_a_day_is_taken(text: str, seconds: int) -> None:
     assert parse_interval(text) == seconds
@@ -17,8 +24,8 @@ def test_an_interval_that_divides_a_day_is_taken(text: str, seconds: int) -> Non
 
 @pytest.mark.parametrize(
     "text",
-    ["PT7H", "PT25H", "P2D", "P1W", "P1M", "P1Y", "PT0S", "PT0.5S", "PT1.5S", "-PT1H", "1h", "", "P",
-     "2026-01-01", "PT4294970896S"],
+    ["PT7H", "PT25H", "P2D", "P1W", "P1M", "P1Y", "PT0S", "PT0.5S", "PT1.5S", "-PT1H", "1h", "",
+     "P", "2026-01-01", "PT4294970896S"],
 )  # fmt: skip
 def test_any_other_interval_is_refused_by_name(text: str) -> None:
     with pytest.raises(SettingsError, match="snapshot_interval: must be an ISO 8601 duration"):
