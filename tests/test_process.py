@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
     from tap_balance.sandbox import Sandbox
 
+pytestmark = pytest.mark.slow
+
 BASIC = "c2FuZGJveC1leGFtcGxlOnNhbmRib3gtc2VjcmV0"  # sandbox-example:sandbox-secret
 
 
@@ -137,6 +139,28 @@ def test_what_needs_no_settings_needs_none(run_tap: Callable[..., Run], argument
     assert run.status == 0
     assert run.stdout
     assert run.errors == []
+
+
+@pytest.mark.parametrize("argument", ["--discover", "--about", "--version", ""])
+def test_discovery_and_wrong_settings_send_nothing(
+    run_tap: Callable[..., Run], argument: str
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        url = f"http://127.0.0.1:{server.getsockname()[1]}"
+        config = settings_of(url, "example")
+        # The second account of this name makes a sync refuse the settings.
+        config["accounts"] *= 1 if argument else 2
+        run = run_tap(config, *argument.split())
+        server.settimeout(0.01)
+        with pytest.raises(TimeoutError):
+            server.accept()
+    assert run.status == (0 if argument else 1)
+    if not argument:
+        assert run.stdout == ""
+        assert run.errors == [
+            "accounts[1].account: the same name as in accounts[0].account; names must differ",
+            "The settings are wrong; nothing was sent.",
+        ]
 
 
 def test_test_tries_every_account_and_tells_for_each(
