@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import threading
 from dataclasses import dataclass
 from pathlib import Path
@@ -85,8 +86,13 @@ def sandbox() -> Iterator[Sandbox]:
 
 
 @pytest.fixture(scope="session")
-def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[embedded.Postgres]:
-    with embedded.postgres(tmp_path_factory.mktemp("postgres") / "data") as server:
+def postgres() -> Iterator[embedded.Postgres]:
+    # Not below pytest's own folder: another pytest that starts meanwhile closes that to others,
+    # and so to the server, which does not run as root.
+    with (
+        tempfile.TemporaryDirectory(prefix="tap-balance-") as folder,
+        embedded.postgres(Path(folder) / "data") as server,
+    ):
         yield server
 
 
