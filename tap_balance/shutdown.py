@@ -48,12 +48,12 @@ class Shutdown:
         self._exit_status = 128 + signum
         self._message = f"ended by {signal.Signals(signum).name}"
         self._asked.set()
-        if self._waiting:
-            self.check()
         if hasattr(signal, "setitimer"):
-            # Only a reader that stopped reading can keep the main thread from looking.
+            # Only a reader that stopped reading can keep the main thread from coming to an end.
             signal.signal(signal.SIGALRM, lambda *_: os._exit(self._exit_status))
             signal.setitimer(signal.ITIMER_REAL, _READER_GRACE)
+        if self._waiting:
+            self.check()
 
     def check(self) -> None:
         """Raise if the run is to end.

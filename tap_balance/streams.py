@@ -70,10 +70,9 @@ class BalanceStream(Stream):
         tap = self._balance_tap
         # If no account answers, the bookmark stays what it was.
         self.stream_state.update(tap.bookmark)
-        client = tap.make_client()
         try:
             for account, outcome in fetch_all(
-                client.fetch,
+                tap.client.fetch,
                 tap.accounts,
                 max_concurrency=tap.config["max_concurrency"],
                 shutdown=tap.shutdown,
@@ -94,7 +93,7 @@ class BalanceStream(Stream):
             self._write_state_message()
             raise
         finally:
-            client.close()
+            tap.client.close()
 
     def log_sync_costs(self) -> None:
         """Report the accounts that failed: the SDK calls this last, when all else is out.

@@ -96,8 +96,9 @@ class TapBalance(Tap):
         began = pendulum.from_timestamp(self.initialized_at / 1000)
         return snapshot_of(began, parse_interval(self.config["snapshot_interval"]))
 
-    def make_client(self) -> BalanceClient:
-        """Make the client for this run's accounts."""
+    @cached_property
+    def client(self) -> BalanceClient:
+        """The client for this run's accounts."""
         return BalanceClient(
             self.accounts,
             request_timeout=self.config["request_timeout"],
@@ -129,10 +130,9 @@ class TapBalance(Tap):
         Raises:
             AccountsFailedError: At least one does not.
         """
-        client = self.make_client()
         failures = []
         for account, outcome in fetch_all(
-            client.fetch,
+            self.client.fetch,
             self.accounts,
             max_concurrency=self.config["max_concurrency"],
             shutdown=self.shutdown,
@@ -142,7 +142,7 @@ class TapBalance(Tap):
             else:
                 total = exact_decimal(outcome.amounts.total_balance10000)
                 self.logger.info("account %r: works, total balance %s", account.name, total)
-        client.close()
+        self.client.close()
         if failures:
             raise AccountsFailedError(failures)
 
@@ -184,6 +184,8 @@ class TapBalance(Tap):
             state=read_state(state, cls.logger) if state else None,
             catalog=read_catalog(catalog) if catalog else None,
         )
+        # Made before anything goes out, so that a CA bundle that cannot be read ends it here.
+        _ = tap.client
         # The messages' writer has kept the real stdout; a print of any library lands on stderr.
         with contextlib.redirect_stdout(sys.stderr):
             tap.sync_all()
