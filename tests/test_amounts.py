@@ -4,6 +4,7 @@ import json
 from typing import Any
 
 import pytest
+from documented import OTP, SMS
 
 from tap_balance.amounts import (
     Amounts,
@@ -14,21 +15,6 @@ from tap_balance.amounts import (
     read_otp,
     read_sms,
 )
-
-SMS = {
-    "balance10000": 123456,
-    "gift_balance10000": 20000,
-    "balance": 12.3456,
-    "gift_balance": 2,
-    "total_balance10000": 143456,
-    "total_balance": 14.3456,
-}
-OTP = {
-    "currency": "USD",
-    "balance": "123.4500",
-    "gift_balance": "1.0000",
-    "total_balance": "124.4500",
-}
 
 
 def test_the_documented_sms_answer_is_read_from_its_integers() -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import requests
 import requests_mock
+from documented import SMS
 
 from tap_balance.accounts import Account
 from tap_balance.client import BalanceClient
@@ -23,14 +24,6 @@ if TYPE_CHECKING:
 URL = "https://balance.example/v1/balance"
 ACCOUNT = Account("main", "fake-key", "fake-secret", "sms", URL)
 BASIC = "ZmFrZS1rZXk6ZmFrZS1zZWNyZXQ="
-BODY = {
-    "balance10000": 123456,
-    "gift_balance10000": 20000,
-    "balance": 12.3456,
-    "gift_balance": 2,
-    "total_balance10000": 143456,
-    "total_balance": 14.3456,
-}
 
 
 class Waits(Shutdown):
@@ -73,7 +66,7 @@ def make_client(waits: Waits) -> Iterator[Callable[..., BalanceClient]]:
 
 def test_one_get_with_basic_gives_the_amounts(make_client: Callable[..., BalanceClient]) -> None:
     with requests_mock.Mocker() as api:
-        api.get(URL, json=BODY, headers={"Set-Cookie": "a=b"})
+        api.get(URL, json=SMS, headers={"Set-Cookie": "a=b"})
         client = make_client()
         assert client.fetch(ACCOUNT).amounts.balance10000 == 123456
         client.fetch(ACCOUNT)
@@ -135,7 +128,7 @@ def test_retry_after_in_seconds_is_waited_for(
     with requests_mock.Mocker() as api:
         api.get(
             URL,
-            [{"status_code": 429, "headers": {"Retry-After": retry_after}}, {"json": BODY}],
+            [{"status_code": 429, "headers": {"Retry-After": retry_after}}, {"json": SMS}],
         )
         make_client().fetch(ACCOUNT)
     (waited,) = waits.seconds
@@ -151,7 +144,7 @@ def test_retry_after_as_a_date_is_waited_for(
     moment = dt.datetime.now(dt.timezone.utc) + dt.timedelta(seconds=30)
     header = {"Retry-After": email.utils.format_datetime(moment, usegmt=True)}
     with requests_mock.Mocker() as api:
-        api.get(URL, [{"status_code": 503, "headers": header}, {"json": BODY}])
+        api.get(URL, [{"status_code": 503, "headers": header}, {"json": SMS}])
         make_client().fetch(ACCOUNT)
     assert 20 < waits.seconds[0] <= 30
 
@@ -253,7 +246,7 @@ def test_netrc_never_speaks_for_an_account(
     netrc.write_text("machine balance.example login other password other\n")
     monkeypatch.setenv("NETRC", str(netrc))
     with requests_mock.Mocker() as api:
-        api.get(URL, json=BODY)
+        api.get(URL, json=SMS)
         make_client().fetch(ACCOUNT)
         assert api.last_request is not None
         assert api.last_request.headers["Authorization"] == f"Basic {BASIC}"
@@ -263,5 +256,5 @@ def test_a_connection_that_breaks_is_tried_again(
     make_client: Callable[..., BalanceClient],
 ) -> None:
     with requests_mock.Mocker() as api:
-        api.get(URL, [{"exc": requests.ConnectionError}, {"json": BODY}])
+        api.get(URL, [{"exc": requests.ConnectionError}, {"json": SMS}])
         assert make_client().fetch(ACCOUNT).amounts.total_balance10000 == 143456

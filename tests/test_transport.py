@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import trustme
+from documented import SMS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -20,16 +21,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.slow
 
-BODY = json.dumps(
-    {
-        "balance10000": 123456,
-        "gift_balance10000": 20000,
-        "balance": 12.3456,
-        "gift_balance": 2,
-        "total_balance10000": 143456,
-        "total_balance": 14.3456,
-    }
-).encode()
+BODY = json.dumps(SMS).encode()
 NO_CA = dict.fromkeys(("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE", "SSL_CERT_DIR"), "")
 
 
