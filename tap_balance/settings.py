@@ -184,7 +184,7 @@ def check_types(config: Mapping[str, Any], schema: dict[str, Any]) -> dict[str, 
         except SettingsError as error:
             problems += error.problems
     if problems:
-        raise SettingsError(*problems[:_MOST_PROBLEMS])
+        raise SettingsError(*list(dict.fromkeys(problems))[:_MOST_PROBLEMS])
     return checked
 
 
@@ -236,7 +236,8 @@ def _explain(error: ValidationError) -> str:
     instance: Any = error.instance
     rule: Any = error.validator_value
     if error.validator == "required":
-        return f"{where}.{next(name for name in rule if name not in instance)}: not set"
+        # One error for each missing name comes in, and none of them says which; all say the same.
+        return ", ".join(f"{where}.{name}" for name in rule if name not in instance) + ": not set"
     explanations: dict[str, Callable[[], str]] = {
         "additionalProperties": lambda: (
             f"unknown key {_unknown_keys(instance, schema)}; "

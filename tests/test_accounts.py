@@ -108,6 +108,12 @@ def test_a_wrong_setting_is_named_and_its_value_is_not_shown(
         assert shown not in text
 
 
+def test_what_an_account_lacks_is_listed_in_one_line() -> None:
+    with pytest.raises(SettingsError) as refusal:
+        read(accounts=[{"account": "a"}])
+    assert refusal.value.problems == ("accounts[0].dev_key, accounts[0].dev_secret: not set",)
+
+
 @pytest.mark.parametrize("host", ["localhost", "127.0.0.1", "127.8.9.1", "[::1]"])
 def test_plain_http_is_for_loopback(host: str) -> None:
     (account,) = read(**KEYS, base_url=f"http://{host}:8642")
