@@ -182,6 +182,7 @@ def _base_url_problem(base_url: str) -> str | None:
     try:
         parts = urlsplit(base_url)
         host, _ = parts.hostname or "", parts.port
+        host.encode("idna")  # as the look-up will; it refuses an empty or overlong label
         requests.Request("GET", balance_url(base_url)).prepare()
     except ValueError:  # every error of `requests` about a URL is one too
         return "is not a URL that can be asked"

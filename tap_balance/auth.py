@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import base64
+import html
+import json
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
@@ -23,10 +25,18 @@ def authenticator_for(account: Account) -> BasicAuthenticator:
 
 def secrets_of(account: Account) -> tuple[str, ...]:
     """List every form of an account's credentials that must not appear in any output."""
-    pair = f"{account.dev_key}:{account.dev_secret}".encode()
-    return (
-        account.dev_secret,
-        quote(account.dev_secret, safe=""),
-        base64.b64encode(pair).decode("ascii"),
-        base64.urlsafe_b64encode(pair).decode("ascii"),
-    )
+    secret = account.dev_secret
+    pair = f"{account.dev_key}:{secret}".encode()
+    forms = {
+        secret,
+        quote(secret, safe=""),
+        quote(secret),
+        json.dumps(secret)[1:-1],
+        html.escape(secret),
+        repr(secret)[1:-1],
+    }
+    for plain in (pair, secret.encode()):
+        for encode in (base64.b64encode, base64.urlsafe_b64encode):
+            # The padding may be missing where somebody repeats it.
+            forms.add(encode(plain).decode("ascii").rstrip("="))
+    return tuple(forms)

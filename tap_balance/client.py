@@ -16,7 +16,7 @@ import pendulum
 import requests
 import tenacity
 from requests.utils import get_environ_proxies
-from urllib3.exceptions import NewConnectionError
+from urllib3.exceptions import HTTPError, NewConnectionError
 
 from tap_balance import amounts, transport
 from tap_balance.accounts import is_loopback
@@ -169,8 +169,11 @@ class BalanceClient:
         except transport.BodyTooLargeError:
             msg = f"longer than {transport.LARGEST_BODY} bytes"
             raise _not_a_balance(msg) from None
-        except requests.RequestException as error:
-            raise _connection_error(error, account) from error
+        except (requests.RequestException, HTTPError, ValueError) as error:
+            # `requests` lets some of urllib3's errors through, and urllib3 the ValueErrors of
+            # http.client, such as that about a chunk of negative size. Not `from error`: their
+            # texts may repeat what a proxy or a server said, whatever that was.
+            raise _connection_error(error, account) from None
         observed_at = pendulum.now("UTC")
         return Answer(_judge(response, body, account), observed_at)
 
@@ -186,7 +189,7 @@ def _judge(response: requests.Response, body: bytes, account: Account) -> amount
         code, message = _api_code(body, account)
         raise api_error(status, code, message, _retry_after(response))
     try:
-        return _READERS[account.product](amounts.parse_body(body))
+        return _amounts_in(body, account.product)
     except amounts.NotJSONError:
         happened = f"HTTP 200 with a body that is not JSON ({len(body)} bytes)"
         next_step = (
@@ -199,6 +202,15 @@ def _judge(response: requests.Response, body: bytes, account: Account) -> amount
         if code is not None:
             raise api_error(status, code, message) from None
         raise _not_a_balance(str(error)) from None
+
+
+def _amounts_in(body: bytes, product: Product) -> amounts.Amounts:
+    document = amounts.parse_body(body)
+    if isinstance(document, dict) and document.get("code", 0) != 0:
+        # Some servers fill the other fields of an error with zeros, which are no balance.
+        msg = "it has an error code"
+        raise amounts.WrongShapeError(msg)
+    return _READERS[product](document)
 
 
 def _not_a_balance(reason: str) -> AccountError:
@@ -281,12 +293,20 @@ _FAILURES: tuple[tuple[type[BaseException], str], ...] = (
     (ConnectionRefusedError, "{host} refused the connection"),
     (ssl.SSLError, "no TLS connection to {host}"),
     (requests.exceptions.ContentDecodingError, "the answer of {host} is compressed wrongly"),
+    (requests.exceptions.InvalidHeader, "the answer of {host} is not proper HTTP"),
     (NewConnectionError, "no connection to {host}"),
     (BaseException, "the connection to {host} broke before the answer was complete"),
 )
 
 
-def _connection_error(error: requests.RequestException, account: Account) -> AccountError:
+_UNASKABLE = (
+    requests.exceptions.InvalidSchema,
+    requests.exceptions.InvalidURL,  # InvalidProxyURL is one
+    requests.exceptions.MissingSchema,
+)
+
+
+def _connection_error(error: Exception, account: Account) -> AccountError:
     """Say in a few words why no answer came; the libraries' own texts run over many lines."""
     host = urlsplit(account.url).netloc
     causes = list(_causes(error))
@@ -298,7 +318,7 @@ def _connection_error(error: requests.RequestException, account: Account) -> Acc
                 "If your network has a CA of its own, name its file in REQUESTS_CA_BUNDLE; "
                 "else check base_url.",
             )
-    if isinstance(error, ValueError):  # how `requests` marks what no retry can change
+    if isinstance(error, _UNASKABLE):
         return AccountError(
             f"{host} cannot be asked ({type(error).__name__})",
             "Check base_url, and HTTPS_PROXY and ALL_PROXY in the environment.",

@@ -7,7 +7,7 @@ from typing import NamedTuple
 from singer_sdk.exceptions import ConfigurationError
 
 _MASK = "***"
-_LONGEST_MESSAGE = 160
+_LONGEST_MESSAGE = 100
 
 
 class SettingsError(ConfigurationError):

@@ -19,6 +19,11 @@ if TYPE_CHECKING:
 logger = TapBalance.logger
 
 
+def _tells_something(record: logging.LogRecord) -> bool:
+    """Drop the SDK's line about a thing that it does not do; every byte in a log has a cost."""
+    return record.msg != "Skipping parse of env var settings..."
+
+
 def run(args: Sequence[str] | None = None) -> None:
     """Run the command.
 
@@ -43,6 +48,7 @@ def _run(args: Sequence[str] | None) -> int:
     # Both write what a server said, in their own words, before this tap can look at it.
     for library in ("urllib3", "requests"):
         logging.getLogger(library).propagate = False
+    logger.addFilter(_tells_something)
     try:
         TapBalance.cli(args, prog_name=TapBalance.name)
     except SystemExit as end:

@@ -115,6 +115,9 @@ class BalanceStream(Stream):
                 self.forced_replication_method,
             )
 
+    def _write_starting_replication_value(self, context: Context | None) -> None:
+        """Start from nothing: the state decides nothing, so the SDK has no start to announce."""
+
     def get_replication_key_signpost(self, context: Context | None = None) -> None:
         """Set no limit to the bookmark: snapshot_at is never ahead of the run."""
 

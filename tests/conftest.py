@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
 ROOT = Path(__file__).resolve().parent.parent
+NO_CA = dict.fromkeys(("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE", "SSL_CERT_DIR"), "")
 NO_PROXY = {"HTTP_PROXY": "", "HTTPS_PROXY": "", "ALL_PROXY": ""}
 
 
@@ -47,6 +48,42 @@ class Run:
     def errors(self) -> list[str]:
         lines = self.stderr.splitlines()
         return [line.split(" | ", 3)[3] for line in lines if "| ERROR " in line]
+
+
+@dataclass
+class Tally:
+    """What the tests of faults and of generated input have seen."""
+
+    faults: int = 0
+    as_expected: int = 0
+    wrong_rows: int = 0
+    secrets: int = 0
+    generated: int = 0
+
+
+_TALLY = pytest.StashKey[Tally]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash[_TALLY] = Tally()
+
+
+def pytest_terminal_summary(
+    terminalreporter: pytest.TerminalReporter, config: pytest.Config
+) -> None:
+    tally = config.stash[_TALLY]
+    if tally.faults or tally.generated:
+        terminalreporter.section("never a wrong row, never a lost one, never a secret")
+        terminalreporter.line(
+            f"faults tried: {tally.faults}, as expected: {tally.as_expected}, "
+            f"wrong rows: {tally.wrong_rows}, secrets found: {tally.secrets}, "
+            f"generated cases: {tally.generated}"
+        )
+
+
+@pytest.fixture(scope="session")
+def tally(pytestconfig: pytest.Config) -> Tally:
+    return pytestconfig.stash[_TALLY]
 
 
 @pytest.fixture
