@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import warnings
 
 
 def main() -> None:
@@ -10,6 +11,9 @@ def main() -> None:
     # Until the tap takes over, Ctrl-C ends the process as it ends `cat`: without a traceback,
     # not even in the half second that the imports take. That is why they come after it.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
+    # The SDK warns of every Python past its end of life when it is imported; under `-W error`
+    # that would end the run of a tap that supports it.
+    warnings.filterwarnings("ignore", "Python 3.1[0-9] (reached|will reach) its end of life")
     from tap_balance.process import run  # noqa: PLC0415
 
     run()

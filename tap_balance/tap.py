@@ -184,6 +184,12 @@ class TapBalance(Tap):
             state=read_state(state, cls.logger) if state else None,
             catalog=read_catalog(catalog) if catalog else None,
         )
+        if not any(stream.selected for stream in tap.streams.values()):
+            msg = (
+                f"--catalog: the stream {BalanceStream.name} is not selected, so nothing would be "
+                "read; select it, or do not run the tap"
+            )
+            raise SettingsError(msg)
         # Made before anything goes out, so that a CA bundle that cannot be read ends it here.
         _ = tap.client
         # The messages' writer has kept the real stdout; a print of any library lands on stderr.

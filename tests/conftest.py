@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -59,6 +59,8 @@ class Tally:
     wrong_rows: int = 0
     secrets: int = 0
     generated: int = 0
+    stops: list[float] = field(default_factory=list)
+    """Seconds from a signal to the end of a process that waited a minute for its next try."""
 
 
 _TALLY = pytest.StashKey[Tally]()
@@ -78,6 +80,11 @@ def pytest_terminal_summary(
             f"faults tried: {tally.faults}, as expected: {tally.as_expected}, "
             f"wrong rows: {tally.wrong_rows}, secrets found: {tally.secrets}, "
             f"generated cases: {tally.generated}"
+        )
+    if tally.stops:
+        terminalreporter.line(
+            f"waits of 60 s that a signal ended: {len(tally.stops)}, "
+            f"the slowest {max(tally.stops):.2f} s after it"
         )
 
 

@@ -1,0 +1,239 @@
+"""Runs that end before their time: signals, readers that go away, a full disk."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from fault_server import FaultServer, http
+
+from tap_balance.sandbox import settings_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from conftest import Tally
+
+    from tap_balance.sandbox import Sandbox
+
+pytestmark = pytest.mark.slow
+
+SIGNALS = [(signal.SIGTERM, 143), (signal.SIGINT, 130)]
+
+
+@contextmanager
+def started(settings: dict[str, Any], folder: Path) -> Iterator[subprocess.Popen[str]]:
+    config = folder / "config.json"
+    config.write_text(json.dumps(settings))
+    with subprocess.Popen(
+        [sys.executable, "-m", "tap_balance", "--config", config],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        yield process
+        process.kill()
+
+
+def test_a_full_disk_is_a_line_and_status_1(sandbox: Sandbox, tmp_path: Path) -> None:
+    config = tmp_path / "config.json"
+    config.write_text(json.dumps(settings_of(sandbox.url, "example")))
+    with open("/dev/full", "w") as full:  # noqa: PTH123
+        run = subprocess.run(
+            [sys.executable, "-m", "tap_balance", "--config", config],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+    assert run.returncode == 1
+    assert "stdout cannot be written any more (No space left on device)" in run.stderr
+    assert "Traceback" not in run.stderr
+
+
+def test_a_reader_that_goes_away_is_a_line_and_status_1(sandbox: Sandbox, tmp_path: Path) -> None:
+    config = tmp_path / "config.json"
+    config.write_text(json.dumps(settings_of(sandbox.url, "example")))
+    with subprocess.Popen(
+        [sys.executable, "-m", "tap_balance", "--config", config],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        stderr = process.stderr.read()
+        assert process.wait(60) == 1
+    assert "the target has probably ended" in stderr
+    assert "Traceback" not in stderr
+
+
+@pytest.fixture
+def stuck_server() -> Iterator[str]:
+    """A server that takes a request and never answers."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.settimeout(30)
+        held = []
+        thread = threading.Thread(target=lambda: held.append(server.accept()))
+        thread.start()
+        yield f"http://127.0.0.1:{server.getsockname()[1]}"
+        thread.join()
+        for connection, _ in held:
+            connection.close()
+
+
+@pytest.mark.parametrize(("signum", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+@pytest.mark.parametrize("single", [True, False], ids=["alone", "behind another account"])
+def test_a_signal_ends_a_request_in_flight_and_the_state_is_out(  # noqa: PLR0913, PLR0917
+    sandbox: Sandbox,
+    stuck_server: str,
+    tmp_path: Path,
+    signum: signal.Signals,
+    status: int,
+    single: bool,  # noqa: FBT001
+) -> None:
+    stuck: dict[str, Any] = {
+        "account": "stuck", "dev_key": "k", "dev_secret": "s", "base_url": stuck_server
+    }  # fmt: skip
+    settings = settings_of(sandbox.url, "example")
+    settings["accounts"] = [stuck] if single else [*settings["accounts"], stuck]
+    config = tmp_path / "config.json"
+    config.write_text(json.dumps(settings))
+    with subprocess.Popen(
+        [sys.executable, "-m", "tap_balance", "--config", config],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        lines = [process.stdout.readline() for _ in range(1 if single else 2)]
+        time.sleep(0.3)
+        asked = time.monotonic()
+        os.kill(process.pid, signum)
+        rest, stderr = process.communicate(timeout=30)
+        took = time.monotonic() - asked
+    assert process.returncode == status
+    assert took < 5
+    messages = [json.loads(line) for line in [*lines, *rest.splitlines()]]
+    kinds = [message["type"] for message in messages]
+    assert kinds == (["SCHEMA", "STATE"] if single else ["SCHEMA", "RECORD", "STATE"])
+    if not single:
+        bookmark = messages[-1]["value"]["bookmarks"]["balance"]
+        assert bookmark["replication_key_value"] == messages[1]["record"]["snapshot_at"]
+    assert f"ended by {signum.name}" in stderr
+    assert "Traceback" not in stderr
+
+
+@pytest.mark.parametrize(("signum", "status"), SIGNALS)
+@pytest.mark.parametrize("single", [True, False], ids=["alone", "behind another account"])
+def test_a_retry_that_waits_a_minute_stops_at_once(  # noqa: PLR0913, PLR0917
+    sandbox: Sandbox,
+    tmp_path: Path,
+    tally: Tally,
+    signum: signal.Signals,
+    status: int,
+    single: bool,  # noqa: FBT001
+) -> None:
+    with FaultServer([http(429, headers={"Retry-After": "60"})]) as server:
+        settings = settings_of(sandbox.url, "example")
+        waiting = {
+            "account": "waiting", "dev_key": "k", "dev_secret": "s",
+            "base_url": f"http://127.0.0.1:{server.port}",
+        }  # fmt: skip
+        settings["accounts"] = [waiting] if single else [*settings["accounts"], waiting]
+        with started(settings, tmp_path) as process:
+            assert process.stdout is not None
+            lines = [process.stdout.readline() for _ in range(1 if single else 2)]
+            while not server.requests:
+                time.sleep(0.01)
+            time.sleep(0.3)
+            asked = time.monotonic()
+            os.kill(process.pid, signum)
+            rest, stderr = process.communicate(timeout=30)
+            took = time.monotonic() - asked
+    tally.stops.append(took)
+    assert process.returncode == status
+    assert took < 10
+    assert len(server.requests) == 1
+    messages = [json.loads(line) for line in [*lines, *rest.splitlines()]]
+    kinds = [message["type"] for message in messages]
+    assert kinds == (["SCHEMA", "STATE"] if single else ["SCHEMA", "RECORD", "STATE"])
+    assert f"ended by {signum.name}" in stderr
+    assert "Traceback" not in stderr
+
+
+def many(sandbox: Sandbox, count: int) -> dict[str, Any]:
+    settings = settings_of(sandbox.url, "example")
+    (account,) = settings["accounts"]
+    settings["accounts"] = [account | {"account": f"a{number}"} for number in range(count)]
+    return settings
+
+
+def fill_the_pipe(process: subprocess.Popen[str]) -> None:
+    """Read nothing, until the tap waits for room in the pipe."""
+    assert process.stdout is not None
+    fcntl.fcntl(process.stdout, fcntl.F_SETPIPE_SZ, 4096)
+    before = -1
+    while (ticks := cpu_ticks(process.pid)) != before:
+        before = ticks
+        time.sleep(1)
+
+
+def cpu_ticks(pid: int) -> int:
+    with open(f"/proc/{pid}/stat", encoding="utf-8") as stat:  # noqa: PTH123
+        return sum(map(int, stat.read().rpartition(")")[2].split()[11:13]))
+
+
+@pytest.mark.parametrize(("signum", "status"), SIGNALS)
+def test_a_slow_reader_gets_whole_messages_and_a_state_for_them(
+    sandbox: Sandbox, tmp_path: Path, signum: signal.Signals, status: int
+) -> None:
+    with started(many(sandbox, 600), tmp_path) as process:
+        fill_the_pipe(process)
+        os.kill(process.pid, signum)
+        time.sleep(0.5)
+        stdout, stderr = process.communicate(timeout=30)
+    assert process.returncode == status
+    messages = [json.loads(line) for line in stdout.splitlines()]
+    kinds = [message["type"] for message in messages]
+    records = kinds.count("RECORD")
+    assert kinds == ["SCHEMA", *["RECORD"] * records, "STATE"]
+    assert 0 < records < 600
+    bookmark = messages[-1]["value"]["bookmarks"]["balance"]
+    assert bookmark["replication_key_value"] == messages[1]["record"]["snapshot_at"]
+    assert f"ended by {signum.name}" in stderr
+
+
+def test_a_reader_that_is_stuck_for_ever_does_not_keep_the_tap(
+    sandbox: Sandbox, tmp_path: Path
+) -> None:
+    with started(many(sandbox, 600), tmp_path) as process:
+        fill_the_pipe(process)
+        os.kill(process.pid, signal.SIGTERM)
+        assert process.wait(60) == 143
+
+
+@pytest.mark.parametrize(("signum", "status"), SIGNALS)
+def test_a_second_signal_ends_it_on_the_spot(
+    sandbox: Sandbox, tmp_path: Path, signum: signal.Signals, status: int
+) -> None:
+    with started(many(sandbox, 600), tmp_path) as process:
+        fill_the_pipe(process)
+        os.kill(process.pid, signum)
+        time.sleep(0.2)
+        assert process.poll() is None
+        os.kill(process.pid, signum)
+        assert process.wait(5) == status
