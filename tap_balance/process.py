@@ -6,9 +6,11 @@ import logging
 import os
 import sys
 import traceback
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from singer_sdk.exceptions import SingerSDKError
+from singer_sdk import mapper
+from singer_sdk.exceptions import MappingError, SingerSDKError
 
 from tap_balance.errors import AccountsFailedError, RunEndedError, SettingsError
 from tap_balance.tap import TapBalance
@@ -60,14 +62,21 @@ def _run(args: Sequence[str] | None) -> int:
     except AccountsFailedError as error:
         for line in error.lines:
             logger.error("%s", line)  # noqa: TRY400
+    except MappingError as error:
+        logger.error("stream_maps: %s Correct the setting.", error)  # noqa: TRY400
     except SingerSDKError as error:
         logger.error("%s", error)  # noqa: TRY400
     except Exception as error:  # noqa: BLE001
-        frame = traceback.extract_tb(error.__traceback__)[-1]
-        logger.error(  # noqa: TRY400
-            "The tap failed with %s at line %s of %s. This is a defect; please report this line.",
-            type(error).__name__,
-            frame.lineno,
-            frame.filename,
-        )
+        logger.error("%s", _explain(error))  # noqa: TRY400
     return 1
+
+
+def _explain(error: Exception) -> str:
+    """Say where something unforeseen failed, without its text, which may hold a secret."""
+    frames = traceback.extract_tb(error.__traceback__)
+    kind = type(error).__name__
+    if any(Path(frame.filename) == Path(mapper.__file__) for frame in frames):
+        # The expressions are the user's own code, and fail with errors of their own.
+        return f"stream_maps: an expression fails with {kind}; correct it."
+    place = f"line {frames[-1].lineno} of {frames[-1].filename}"
+    return f"The tap failed with {kind} at {place}. This is a defect; please report this line."

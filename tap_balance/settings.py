@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from singer_sdk import typing as th
 
@@ -188,16 +188,17 @@ def check_types(config: Mapping[str, Any], schema: dict[str, Any]) -> dict[str, 
     return checked
 
 
-def explain_environment(prefix: str) -> tuple[str, ...]:
+def explain_environment(schema: Mapping[str, Any], prefix: str) -> tuple[str, ...]:
     """Find out which environment variables cannot be read as their setting's type.
 
     The SDK's reader (`--config=ENV`) fails without saying which one it was.
 
     Args:
+        schema: The settings, those that the SDK adds included.
         prefix: What the variables' names begin with, such as "TAP_BALANCE_".
     """
     problems = []
-    for name, setting in SETTINGS["properties"].items():
+    for name, setting in schema["properties"].items():
         variable = f"{prefix}{name.upper()}"
         text = os.environ.get(variable)
         if text is None:
@@ -205,11 +206,15 @@ def explain_environment(prefix: str) -> tuple[str, ...]:
         try:
             if "integer" in setting["type"]:
                 int(text)
-            elif "array" in setting["type"]:
-                json.loads(text)
+            elif "array" in setting["type"] or "object" in setting["type"]:
+                json.loads(text, parse_constant=_refuse_constant)
         except ValueError:
             problems.append(f"{name}: the environment variable {variable} is not {_kind(setting)}")
     return tuple(problems)
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(name)
 
 
 def _number(text: str) -> float | str:

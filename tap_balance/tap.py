@@ -160,7 +160,7 @@ class TapBalance(Tap):
                 **kwargs,
             )
         except ValueError:
-            if problems := explain_environment(cls._env_var_prefix):
+            if problems := explain_environment(cls.config_jsonschema, cls._env_var_prefix):
                 raise SettingsError(*problems) from None
             raise
 

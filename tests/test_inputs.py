@@ -252,3 +252,24 @@ def test_without_a_home_in_a_read_only_folder_and_with_warnings_as_errors_it_run
     assert ('"type":"RECORD"' in run.stdout) == (name == "example")
     assert "Warning" not in run.stderr
     assert "Traceback" not in run.stderr
+
+
+@pytest.mark.parametrize(
+    ("stream_map", "words"),
+    [
+        ({"balance": {"x": "("}}, "stream_maps: Failed to parse expression"),
+        ({"balance": {"x": "1/0"}}, "stream_maps: an expression fails with ZeroDivisionError"),
+        ({"balance": {"x": "nobody"}}, "stream_maps: Failed to evaluate"),
+        ({"balance": 5}, "stream_maps.balance: "),
+        ([], "stream_maps: must be a JSON object"),
+    ],
+)
+def test_a_wrong_stream_map_is_named(
+    run_tap: Callable[..., Run], sandbox: Sandbox, stream_map: object, words: str
+) -> None:
+    run = run_tap(settings_of(sandbox.url, "example") | {"stream_maps": stream_map})
+    assert run.status == 1
+    assert run.records == []
+    assert any(line.startswith(words) for line in run.errors)
+    assert "defect" not in run.stderr
+    assert "Traceback" not in run.stderr

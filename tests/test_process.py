@@ -205,6 +205,8 @@ def test_a_secret_of_digits_stays_text(run_tap: Callable[..., Run], sandbox: San
     [
         ("TAP_BALANCE_MAX_ATTEMPTS", "max_attempts: the environment variable"),
         ("TAP_BALANCE_ACCOUNTS", "accounts: the environment variable"),
+        ("TAP_BALANCE_STREAM_MAPS", "stream_maps: the environment variable"),
+        ("TAP_BALANCE_FLATTENING_MAX_DEPTH", "flattening_max_depth: the environment variable"),
     ],
 )
 def test_an_unreadable_environment_variable_is_named(
