@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import embedded
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tap_balance.sandbox import Sandbox
 
@@ -23,6 +24,17 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parent.parent
 NO_CA = dict.fromkeys(("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE", "SSL_CERT_DIR"), "")
 NO_PROXY = {"HTTP_PROXY": "", "HTTPS_PROXY": "", "ALL_PROXY": ""}
+
+
+settings.register_profile(
+    "repeatable",
+    deadline=None,
+    database=None,
+    derandomize=True,
+    suppress_health_check=list(HealthCheck),
+)
+settings.register_profile("explore", settings.get_profile("repeatable"), derandomize=False)
+settings.load_profile("repeatable")
 
 
 @dataclass(frozen=True)

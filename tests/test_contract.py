@@ -71,3 +71,15 @@ def test_env_example_and_the_readme_name_every_setting_and_no_other() -> None:
     assert re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE) == setting_names()
     record = readme.split("## The record", 1)[1].split("\n## ", 1)[0]
     assert re.findall(r"^\| `(\w+)` \|", record, re.MULTILINE) == list(SCHEMA["properties"])
+
+
+def test_every_report_names_tests_that_exist() -> None:
+    listed = (ROOT / "tests" / "REPORTS.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"`(test_\w+)`", listed))
+    code = "".join(path.read_text(encoding="utf-8") for path in ROOT.glob("tests/test_*.py"))
+    assert named
+    assert named - set(re.findall(r"def (test_\w+)", code)) == set()
+    faults = (ROOT / "tests" / "faults.py").read_text(encoding="utf-8")
+    rows = re.findall(r"fault \"([^\"]+)\"", listed)
+    assert rows
+    assert [row for row in rows if f'"{row}"' not in faults] == []

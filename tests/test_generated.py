@@ -26,7 +26,7 @@ from conftest import NO_PROXY, Run
 from documented import OTP, SMS
 from fault_server import FaultServer, http, read_request
 from faults import BODY, DEV_KEY, DEV_SECRET, GOOD, SECRETS
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tap_balance.process import run as run_process
@@ -45,17 +45,6 @@ pytestmark = pytest.mark.slow
 BODIES, HEADERS, CONFIGS = 6_000, 2_500, 2_500
 MARK = "hush-"
 """What every generated value of a setting holds, so that showing one is noticed."""
-
-settings.register_profile(
-    "repeatable",
-    deadline=None,
-    database=None,
-    derandomize=True,
-    suppress_health_check=list(HealthCheck),
-)
-settings.register_profile("explore", settings.get_profile("repeatable"), derandomize=False)
-if settings.get_current_profile_name() != "explore":
-    settings.load_profile("repeatable")
 
 INTEGERS = ("balance10000", "gift_balance10000", "total_balance10000")
 DECIMALS = ("balance", "gift_balance", "total_balance")

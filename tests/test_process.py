@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import socket
+import subprocess
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
@@ -217,3 +219,36 @@ def test_an_unreadable_environment_variable_is_named(
     assert words in run.errors[0]
     assert "SHOW-ME-NOT" not in run.stderr
     assert "Traceback" not in run.stderr
+
+
+CHATTER = """
+import sys, warnings
+from tap_balance.client import BalanceClient
+fetch = BalanceClient.fetch
+def chatty(*args):
+    print("a library prints")
+    sys.stdout.write("and writes")
+    warnings.warn("and warns", stacklevel=1)
+    return fetch(*args)
+BalanceClient.fetch = chatty
+from tap_balance.__main__ import main
+main()
+"""
+
+
+def test_a_library_that_prints_or_warns_does_not_get_onto_stdout(
+    sandbox: Sandbox, tmp_path: Path
+) -> None:
+    config = tmp_path / "config.json"
+    config.write_text(json.dumps(settings_of(sandbox.url, "example")))
+    run = subprocess.run(
+        [sys.executable, "-c", CHATTER, "--config", config],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    kinds = [json.loads(line)["type"] for line in run.stdout.splitlines()]
+    assert kinds == ["SCHEMA", "RECORD", "STATE"]
+    for words in ("a library prints", "and writes", "and warns"):
+        assert words in run.stderr
