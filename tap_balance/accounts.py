@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import ipaddress
+import re
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
@@ -13,7 +15,7 @@ import requests
 from tap_balance.errors import SettingsError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
 Product: TypeAlias = Literal["sms", "otp"]
 PRODUCTS: tuple[Product, ...] = get_args(Product)
@@ -23,6 +25,9 @@ BASE_URLS: dict[Product, str] = {
     "otp": "https://otp.api.engagelab.cc",
 }
 ENDPOINT = "/v1/balance"
+_SHARD = re.compile(r"([0-9]{1,6})/([0-9]{1,6})", re.ASCII)
+MOST_PROBLEMS = 10
+"""Lines about wrong settings that are shown at most."""
 LONGEST_NAME = 255
 """A name is part of the primary key, and Postgres indexes no key beyond 2,704 bytes."""
 
@@ -58,11 +63,37 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-def read_accounts(config: Mapping[str, Any]) -> tuple[Account, ...]:
+def parse_shard(text: str) -> tuple[int, int]:
+    """Read a shard, `i/n`.
+
+    Returns:
+        i, from 1 to n, and n.
+
+    Raises:
+        SettingsError: It is none.
+    """
+    match = _SHARD.fullmatch(text)
+    index, count = map(int, match.groups()) if match else (0, 0)
+    if not 1 <= index <= count:
+        msg = "shard: must be i/n with i from 1 to n, such as 1/4"
+        raise SettingsError(msg)
+    return index, count
+
+
+def shard_of(name: str, count: int) -> int:
+    """Find the shard of an account, from 1 to `count`; nothing but its name decides."""
+    digest = hashlib.sha256(name.encode()).digest()
+    return int.from_bytes(digest[:8], "big") % count + 1
+
+
+def read_accounts(
+    config: Mapping[str, Any], from_file: Sequence[tuple[str, Mapping[str, Any]]] = ()
+) -> tuple[Account, ...]:
     """Read the accounts of a run, in the settings' order.
 
     Args:
         config: Settings whose types are right (`tap_balance.settings.check_types`).
+        from_file: The accounts that `accounts_file` names, each with the prefix to name it.
 
     Raises:
         SettingsError: There is no account, or two ways to give them are mixed, or something is
@@ -71,7 +102,7 @@ def read_accounts(config: Mapping[str, Any]) -> tuple[Account, ...]:
     accounts: list[Account] = []
     problems: list[str] = []
     places: dict[str, str] = {}
-    for place, settings in _entries(config):
+    for place, settings in _entries(config, from_file):
         try:
             account = _read_account(place, {**_shared(config), **settings})
         except SettingsError as error:
@@ -79,32 +110,44 @@ def read_accounts(config: Mapping[str, Any]) -> tuple[Account, ...]:
             continue
         if account.name in places:
             problems.append(
-                f"{place}account: the same name as in {places[account.name]}account; "
+                f"{place}account: the same name as in {places[account.name].rstrip('.: ')}; "
                 "names must differ"
             )
         places.setdefault(account.name, place)
         accounts.append(account)
     if problems:
-        raise SettingsError(*dict.fromkeys(problems))
+        raise SettingsError(*list(dict.fromkeys(problems))[:MOST_PROBLEMS])
+    if "shard" in config:
+        index, count = parse_shard(config["shard"])
+        return tuple(a for a in accounts if shard_of(a.name, count) == index)
     return tuple(accounts)
 
 
-def _entries(config: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
+def _entries(
+    config: Mapping[str, Any], from_file: Sequence[tuple[str, Mapping[str, Any]]]
+) -> Iterable[tuple[str, Mapping[str, Any]]]:
     """List the accounts' own settings, each with the prefix under which to name them."""
     single = {name: config.get(name) for name in ("dev_key", "dev_secret", "account")}
     given = [name for name, value in single.items() if value is not None]
-    listed = config.get("accounts")
-    if listed and given:
-        msg = f"{', '.join(given)}: cannot be set together with accounts; use one or the other"
+    # Empty lists come from tools that fill in every setting.
+    many = [name for name in ("accounts", "accounts_file") if config.get(name)]
+    if many and (given or len(many) > 1):
+        msg = f"{', '.join([*given, *many[1:]])}: cannot be set together with {many[0]}; use one"
         raise SettingsError(msg)
-    if listed:
-        return [
-            (f"accounts[{index}].", {k: v for k, v in entry.items() if v is not None})
-            for index, entry in enumerate(listed)
-        ]
+    if many:
+        listed = (
+            (f"accounts[{i}].", entry) for i, entry in enumerate(config.get("accounts") or ())
+        )
+        return (
+            (place, {name: value for name, value in entry.items() if value is not None})
+            for place, entry in (from_file or listed)
+        )
     missing = [name for name in ("dev_key", "dev_secret") if single[name] is None]
     if missing:
-        msg = f"{', '.join(missing)}: not set; set dev_key and dev_secret, or accounts"
+        msg = (
+            f"{', '.join(missing)}: not set; set dev_key and dev_secret, or accounts, or "
+            "accounts_file"
+        )
         raise SettingsError(msg)
     return [("", {name: single[name] for name in given})]
 

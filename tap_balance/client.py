@@ -21,7 +21,8 @@ from urllib3.exceptions import HTTPError, NewConnectionError
 from tap_balance import amounts, transport
 from tap_balance.accounts import is_loopback
 from tap_balance.auth import authenticator_for, secrets_of
-from tap_balance.errors import AccountError, RetriableError, api_error, safe_text
+from tap_balance.errors import TOO_MANY, AccountError, RetriableError, api_error, safe_text
+from tap_balance.hosts import Host
 
 if TYPE_CHECKING:
     import logging
@@ -82,6 +83,7 @@ class BalanceClient:
     ) -> None:
         self._request_timeout = request_timeout
         self._max_elapsed = max_elapsed
+        self._shutdown = shutdown
         self._logger = logger
         self._user_agent = f"tap-balance/{version('tap-balance')}"
         self._session = requests.Session()
@@ -96,6 +98,8 @@ class BalanceClient:
             context = transport.tls_context()
             self._session.mount("https://", transport.Adapter(connections, context))
         self._proxies = {url: _proxies_for(url) for url in urls}
+        hosts = {urlsplit(url).netloc: Host() for url in urls}
+        self._hosts = {url: hosts[urlsplit(url).netloc] for url in urls}
         self._retrying = tenacity.Retrying(
             retry=tenacity.retry_if_exception_type(RetriableError),
             stop=tenacity.stop_after_attempt(max_attempts)
@@ -117,6 +121,9 @@ class BalanceClient:
                 tries or the time ran out.
             RunEndedError: The run ended during a wait between two tries.
         """
+        host = self._hosts[account.url]
+        if host.is_down:
+            raise _down(account)
         start = time.monotonic()
         tries = 0
         # A copy, because the original counts its tries in one place for all threads.
@@ -124,6 +131,7 @@ class BalanceClient:
 
         def attempt() -> Answer:
             nonlocal tries
+            self._wait_for(host, account, start)
             tries += 1
             remaining = self._max_elapsed - (time.monotonic() - start)
             try:
@@ -135,7 +143,22 @@ class BalanceClient:
         try:
             return retrying(attempt)
         except RetriableError as error:
+            if error.silent:
+                host.stayed_silent()
             raise self._given_up(error, tries, time.monotonic() - start) from error
+
+    def _wait_for(self, host: Host, account: Account, start: float) -> None:
+        """Wait while the host wants to be left alone, as long as the account's time allows.
+
+        Raises:
+            RetriableError: It does not; nothing is sent.
+            RunEndedError: The run ended meanwhile.
+        """
+        if pause := host.pause:
+            if time.monotonic() - start + pause >= self._max_elapsed:
+                happened = f"{urlsplit(account.url).netloc} has told another account to wait"
+                raise RetriableError(happened, TOO_MANY, retry_after=pause)
+            self._shutdown.sleep(pause)
 
     def _given_up(self, error: RetriableError, tries: int, seconds: float) -> RetriableError:
         happened = f"{error.happened} (tries: {tries}, seconds: {seconds:.1f}"
@@ -156,6 +179,8 @@ class BalanceClient:
             headers={"Accept": "application/json", "User-Agent": self._user_agent},
             auth=authenticator_for(account),
         ).prepare()
+        response = None
+        host = self._hosts[account.url]
         try:
             with transport.deadline(seconds):
                 response = self._session.send(
@@ -165,6 +190,7 @@ class BalanceClient:
                     allow_redirects=False,
                     stream=True,
                 )
+                host.answered()
                 body = transport.read_body(response)
         except transport.BodyTooLargeError:
             msg = f"longer than {transport.LARGEST_BODY} bytes"
@@ -173,8 +199,10 @@ class BalanceClient:
             # `requests` lets some of urllib3's errors through, and urllib3 the ValueErrors of
             # http.client, such as that about a chunk of negative size. Not `from error`: their
             # texts may repeat what a proxy or a server said, whatever that was.
-            raise _connection_error(error, account) from None
+            raise _connection_error(error, account, silent=response is None) from None
         observed_at = pendulum.now("UTC")
+        if response.status_code == requests.codes.too_many and (wait := _retry_after(response)):
+            host.hold(wait)
         return Answer(_judge(response, body, account), observed_at)
 
 
@@ -299,6 +327,10 @@ _FAILURES: tuple[tuple[type[BaseException], str], ...] = (
 )
 
 
+_CHECK_NETWORK = (
+    "Check the network from this machine, base_url, and HTTPS_PROXY and NO_PROXY if there is a "
+    "proxy."
+)
 _UNASKABLE = (
     requests.exceptions.InvalidSchema,
     requests.exceptions.InvalidURL,  # InvalidProxyURL is one
@@ -306,7 +338,7 @@ _UNASKABLE = (
 )
 
 
-def _connection_error(error: Exception, account: Account) -> AccountError:
+def _connection_error(error: Exception, account: Account, *, silent: bool) -> AccountError:
     """Say in a few words why no answer came; the libraries' own texts run over many lines."""
     host = urlsplit(account.url).netloc
     causes = list(_causes(error))
@@ -326,8 +358,12 @@ def _connection_error(error: Exception, account: Account) -> AccountError:
     happened = next(
         text for kind, text in _FAILURES if any(isinstance(cause, kind) for cause in causes)
     )
-    return RetriableError(
-        happened.format(host=host),
-        "Check the network from this machine, base_url, and HTTPS_PROXY and NO_PROXY if there "
-        "is a proxy.",
+    return RetriableError(happened.format(host=host), _CHECK_NETWORK, silent=silent)
+
+
+def _down(account: Account) -> AccountError:
+    host = urlsplit(account.url).netloc
+    return AccountError(
+        f"{host} answered no other account in all its tries, so it was not asked for this one",
+        _CHECK_NETWORK,
     )

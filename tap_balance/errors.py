@@ -51,11 +51,20 @@ class RetriableError(AccountError):
         happened: What happened.
         next_step: What the reader can do if it stays like that.
         retry_after: Seconds that the server asked to wait, or None.
+        silent: Whether there was no answer at all, not even a bad one.
     """
 
-    def __init__(self, happened: str, next_step: str, retry_after: float | None = None) -> None:
+    def __init__(
+        self,
+        happened: str,
+        next_step: str,
+        retry_after: float | None = None,
+        *,
+        silent: bool = False,
+    ) -> None:
         super().__init__(happened, next_step)
         self.retry_after = retry_after
+        self.silent = silent
 
 
 class AccountsFailedError(Exception):
@@ -92,6 +101,9 @@ class _Rule(NamedTuple):
 
 
 _LATER = "It is usually gone by the next run; if it stays, ask EngageLab support."
+TOO_MANY = "Lower max_concurrency or run less often."
+"""What to do when the API answers 429."""
+
 _CHECK_KEY = (
     "Check dev_key and dev_secret of this account, and that base_url belongs to its product."
 )
@@ -134,7 +146,7 @@ _RULES: dict[tuple[int, int | None], _Rule] = {
     (429, None): _Rule(
         retriable=True,
         meaning="too many requests",
-        next_step="Lower max_concurrency or run less often.",
+        next_step=TOO_MANY,
     ),
     (500, None): _Rule(retriable=True, meaning="the server failed", next_step=_LATER),
     (502, None): _Rule(retriable=True, meaning="bad gateway", next_step=_LATER),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from itertools import islice
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from tap_balance.accounts import Account
     from tap_balance.client import Answer
+    from tap_balance.progress import Progress
     from tap_balance.shutdown import Shutdown
 
 Outcome: TypeAlias = "Answer | AccountError"
@@ -29,6 +30,7 @@ def fetch_all(
     *,
     max_concurrency: int,
     shutdown: Shutdown,
+    progress: Progress,
 ) -> Iterator[tuple[Account, Outcome]]:
     """Ask for all accounts, and yield each with its answer or its error, in their order.
 
@@ -37,18 +39,22 @@ def fetch_all(
         accounts: Whom to ask for.
         max_concurrency: Requests in flight at most. For one account no thread is started.
         shutdown: What ends the waiting.
+        progress: What tells how far it is.
 
     Raises:
         RunEndedError: The run is to end. Requests in flight are left to themselves.
     """
 
     def outcome_of(account: Account) -> Outcome:
+        outcome: Outcome
         try:
-            return fetch(account)
+            outcome = fetch(account)
         except AccountError as error:
-            return error
+            outcome = error
         except Exception as error:  # noqa: BLE001 - one account must not stop the others
-            return _defect(error)
+            outcome = _defect(error)
+        progress.count(failed=isinstance(outcome, AccountError))
+        return outcome
 
     threads = min(max_concurrency, len(accounts))
     if threads <= 1:
@@ -68,7 +74,10 @@ def fetch_all(
                 return
             account, future = pending.popleft()
             with shutdown.waiting():
+                while not wait([future], progress.seconds_left).done:
+                    progress.tell()
                 outcome = future.result()
+            progress.tell()
             yield account, outcome
     finally:
         executor.shutdown(wait=False, cancel_futures=True)

@@ -5,20 +5,19 @@ from __future__ import annotations
 import json
 import math
 import os
+from itertools import islice
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from singer_sdk import typing as th
 
-from tap_balance.accounts import LONGEST_NAME, PRODUCTS
+from tap_balance.accounts import LONGEST_NAME, MOST_PROBLEMS, PRODUCTS, parse_shard
 from tap_balance.errors import SettingsError
 from tap_balance.snapshots import parse_interval
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from jsonschema import ValidationError
-
-_MOST_PROBLEMS = 10
 
 _PRODUCT: th.Property[Any] = th.Property(
     "product",
@@ -99,6 +98,16 @@ SETTINGS: dict[str, Any] = th.PropertiesList(
             "else come from the settings of the same name."
         ),
     ),
+    th.Property(
+        "accounts_file",
+        th.StringType,
+        title="Accounts file",
+        description=(
+            "Path of a file with the accounts, instead of accounts: a JSON array, or JSON Lines, "
+            "of such objects. Needed through Meltano from about 1,300 accounts on, since it hands "
+            "every setting over in an environment variable, which Linux limits to 128 KiB."
+        ),
+    ),
     _PRODUCT,
     _BASE_URL,
     _CURRENCY,
@@ -142,6 +151,15 @@ SETTINGS: dict[str, Any] = th.PropertiesList(
         title="Most requests at once",
         description="Requests in flight at most.",
     ),
+    th.Property(
+        "shard",
+        th.StringType,
+        title="Shard",
+        description=(
+            "i/n, i from 1 to n: this run takes the i-th of n slices of the accounts. An "
+            "account's name decides on its slice, so that another account more moves none."
+        ),
+    ),
 ).to_dict()
 
 
@@ -179,13 +197,39 @@ def check_types(config: Mapping[str, Any], schema: dict[str, Any]) -> dict[str, 
     validator = th.DEFAULT_JSONSCHEMA_VALIDATOR(schema)
     problems = [_explain(error) for error in validator.iter_errors(checked)]
     if not problems:
-        try:
-            parse_interval(checked["snapshot_interval"])
-        except SettingsError as error:
-            problems += error.problems
+        problems += _problems_of(parse_interval, checked["snapshot_interval"])
+        if "shard" in checked:
+            problems += _problems_of(parse_shard, checked["shard"])
     if problems:
-        raise SettingsError(*list(dict.fromkeys(problems))[:_MOST_PROBLEMS])
+        raise SettingsError(*list(dict.fromkeys(problems))[:MOST_PROBLEMS])
     return checked
+
+
+def _problems_of(parse: Callable[[str], object], text: str) -> tuple[str, ...]:
+    try:
+        parse(text)
+    except SettingsError as error:
+        return error.problems
+    return ()
+
+
+def check_entries(entries: Iterable[tuple[str, Any]]) -> None:
+    """Check the types of accounts that come from elsewhere, by the rules of `accounts`.
+
+    Args:
+        entries: Each with the prefix under which to name it.
+
+    Raises:
+        SettingsError: Something is wrong; each line begins with such a prefix.
+    """
+    validator = th.DEFAULT_JSONSCHEMA_VALIDATOR(SETTINGS["properties"]["accounts"]["items"])
+    problems = (
+        f"{place}{_explain(error)}"
+        for place, entry in entries
+        for error in validator.iter_errors(entry)
+    )
+    if found := list(islice(dict.fromkeys(problems), MOST_PROBLEMS)):
+        raise SettingsError(*found)
 
 
 def explain_environment(schema: Mapping[str, Any], prefix: str) -> tuple[str, ...]:
@@ -242,7 +286,8 @@ def _explain(error: ValidationError) -> str:
     rule: Any = error.validator_value
     if error.validator == "required":
         # One error for each missing name comes in, and none of them says which; all say the same.
-        return ", ".join(f"{where}.{name}" for name in rule if name not in instance) + ": not set"
+        prefix = f"{where}." if where else ""
+        return ", ".join(f"{prefix}{name}" for name in rule if name not in instance) + ": not set"
     explanations: dict[str, Callable[[], str]] = {
         "additionalProperties": lambda: (
             f"unknown key {_unknown_keys(instance, schema)}; "
@@ -259,7 +304,7 @@ def _explain(error: ValidationError) -> str:
         "pattern": lambda: "must be three capital letters, such as USD",
     }
     explain = explanations.get(str(error.validator), lambda: f"breaks the rule {error.validator!r}")
-    return f"{where}: {explain()}"
+    return f"{where}: {explain()}" if where else explain()
 
 
 def _unknown_keys(instance: Mapping[str, Any], schema: Mapping[str, Any]) -> str:

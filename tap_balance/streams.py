@@ -11,7 +11,6 @@ from singer_sdk.streams import Stream
 
 from tap_balance.amounts import exact_decimal
 from tap_balance.errors import AccountError, AccountsFailedError, RunEndedError
-from tap_balance.fan_out import fetch_all
 from tap_balance.snapshots import utc_microseconds
 
 if TYPE_CHECKING:
@@ -71,12 +70,7 @@ class BalanceStream(Stream):
         # If no account answers, the bookmark stays what it was.
         self.stream_state.update(tap.bookmark)
         try:
-            for account, outcome in fetch_all(
-                tap.client.fetch,
-                tap.accounts,
-                max_concurrency=tap.config["max_concurrency"],
-                shutdown=tap.shutdown,
-            ):
+            for account, outcome in tap.outcomes():
                 if isinstance(outcome, AccountError):
                     self.failures.append(outcome.line(account.name))
                     continue

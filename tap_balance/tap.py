@@ -14,18 +14,20 @@ from singer_sdk.helpers.capabilities import PluginCapabilities, TapCapabilities
 from singer_sdk.io_base import SingerWriter
 
 from tap_balance.accounts import read_accounts
+from tap_balance.accounts_file import read_accounts_file
 from tap_balance.amounts import exact_decimal
 from tap_balance.client import BalanceClient
 from tap_balance.errors import AccountError, AccountsFailedError, RunEndedError, SettingsError
 from tap_balance.fan_out import fetch_all
 from tap_balance.files import complete_catalog, read_catalog, read_config, read_state
+from tap_balance.progress import Progress
 from tap_balance.settings import SETTINGS, check_types, explain_environment, with_defaults
 from tap_balance.shutdown import Shutdown
 from tap_balance.snapshots import parse_interval, snapshot_of
 from tap_balance.streams import BalanceStream
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
     from types import FrameType
 
     import click
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
     from singer_sdk.singerlib import Catalog, Message
 
     from tap_balance.accounts import Account
+    from tap_balance.fan_out import Outcome
     from tap_balance.snapshots import Snapshot
 
 
@@ -124,6 +127,16 @@ class TapBalance(Tap):
             names = ("replication_key", "replication_key_value")
             self.bookmark = {name: bookmark[name] for name in names if name in bookmark}
 
+    def outcomes(self) -> Iterator[tuple[Account, Outcome]]:
+        """Ask for every account, and yield each with its answer or its error, in their order."""
+        return fetch_all(
+            self.client.fetch,
+            self.accounts,
+            max_concurrency=self.config["max_concurrency"],
+            shutdown=self.shutdown,
+            progress=Progress(len(self.accounts), self.logger),
+        )
+
     def try_accounts(self) -> None:
         """Ask for every account and tell for each whether it works; no record is written.
 
@@ -131,12 +144,7 @@ class TapBalance(Tap):
             AccountsFailedError: At least one does not.
         """
         failures = []
-        for account, outcome in fetch_all(
-            self.client.fetch,
-            self.accounts,
-            max_concurrency=self.config["max_concurrency"],
-            shutdown=self.shutdown,
-        ):
+        for account, outcome in self.outcomes():
             if isinstance(outcome, AccountError):
                 failures.append(outcome.line(account.name))
             else:
@@ -226,7 +234,8 @@ class TapBalance(Tap):
         self.append_builtin_config(self.config_jsonschema)
         try:
             checked = check_types(self._config, self.config_jsonschema)
-            self.accounts = read_accounts(checked)
+            path = checked.get("accounts_file")
+            self.accounts = read_accounts(checked, read_accounts_file(path) if path else ())
         except SettingsError as error:
             if raise_errors:
                 raise

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -175,3 +176,17 @@ def meltano() -> Callable[..., subprocess.CompletedProcess[str]]:
     installed = run("install")
     assert installed.returncode == 0, installed.stderr
     return run
+
+
+@contextmanager
+def started(settings: dict[str, Any], folder: Path) -> Iterator[subprocess.Popen[str]]:
+    config = folder / "config.json"
+    config.write_text(json.dumps(settings))
+    with subprocess.Popen(
+        [sys.executable, "-m", "tap_balance", "--config", config],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        yield process
+        process.kill()

@@ -11,10 +11,10 @@ import subprocess
 import sys
 import threading
 import time
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from conftest import started
 from fault_server import FaultServer, http
 
 from tap_balance.sandbox import settings_of
@@ -30,20 +30,6 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.slow
 
 SIGNALS = [(signal.SIGTERM, 143), (signal.SIGINT, 130)]
-
-
-@contextmanager
-def started(settings: dict[str, Any], folder: Path) -> Iterator[subprocess.Popen[str]]:
-    config = folder / "config.json"
-    config.write_text(json.dumps(settings))
-    with subprocess.Popen(
-        [sys.executable, "-m", "tap_balance", "--config", config],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as process:
-        yield process
-        process.kill()
 
 
 def test_a_full_disk_is_a_line_and_status_1(sandbox: Sandbox, tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 import pytest
 
-from tap_balance.sandbox import settings_of
+from tap_balance.sandbox import SECRET, settings_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -45,6 +45,7 @@ class Pipeline:
 
     def load(self, *names: str, env: Mapping[str, str] | None = None) -> int:
         settings = settings_of(self._sandbox.url, *names)
+        listed = {"TAP_BALANCE_ACCOUNTS": json.dumps(settings["accounts"])} if names else {}
         done = self._meltano(
             "--environment=prod",
             "run",
@@ -52,7 +53,6 @@ class Pipeline:
             "tap-balance",
             "target-postgres",
             env={
-                "TAP_BALANCE_ACCOUNTS": json.dumps(settings["accounts"]),
                 "TAP_BALANCE_BASE_URL": self._sandbox.url,
                 "TAP_BALANCE_CURRENCY": "USD",
                 "TAP_BALANCE_REQUEST_TIMEOUT": "20",
@@ -60,6 +60,7 @@ class Pipeline:
                 "TAP_BALANCE_SNAPSHOT_INTERVAL": DAY,
                 "TARGET_POSTGRES_SQLALCHEMY_URL": self.uri.replace("://", "+psycopg://", 1),
             }
+            | listed
             | dict(env or {}),
         )
         self.output = done.stdout + done.stderr
@@ -166,6 +167,22 @@ def _servers() -> list[str]:
         if str(ROOT / "demo-output" / "postgres") in command or "demo/demo.py" in command:
             found.append(command)
     return found
+
+
+def test_ten_thousand_accounts_go_through_meltano(pipeline: Pipeline, tmp_path: Path) -> None:
+    entry = {"dev_key": "sandbox-example", "dev_secret": SECRET}
+    lines = [json.dumps({"account": f"a{number}", **entry}) for number in range(10_000)]
+    lines[5_000] = json.dumps(
+        {"account": "refused", "dev_key": "sandbox-expired", "dev_secret": SECRET}
+    )
+    path = tmp_path / "accounts.jsonl"
+    path.write_text("\n".join(lines))
+    assert pipeline.load(env={"TAP_BALANCE_ACCOUNTS_FILE": str(path)}) == 1
+    assert "account 'refused': HTTP 401, code 2002" in pipeline.output
+    rows = pipeline.query(
+        "SELECT count(*), count(DISTINCT account), sum(balance) FROM tap_balance.balance"
+    )
+    assert rows == [(9_999, 9_999, 9_999 * Decimal("12.3456"))]
 
 
 def test_the_demo_shows_types_and_rows_and_leaves_nothing_running(meltano: Meltano) -> None:

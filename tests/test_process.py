@@ -154,7 +154,7 @@ def test_discovery_and_wrong_settings_send_nothing(
     if not argument:
         assert run.stdout == ""
         assert run.errors == [
-            "accounts[1].account: the same name as in accounts[0].account; names must differ",
+            "accounts[1].account: the same name as in accounts[0]; names must differ",
             "The settings are wrong; nothing was sent.",
         ]
 

@@ -1,0 +1,252 @@
+"""Many accounts: their order, their isolation, hosts that are down or want to be left alone."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import signal
+import socket
+import threading
+import time
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from conftest import started
+from fault_server import FaultServer, http, read_request
+from faults import BODY, WHOLE
+
+from tap_balance import progress
+from tap_balance.accounts import Account, parse_shard, read_accounts, shard_of
+from tap_balance.client import BalanceClient
+from tap_balance.errors import AccountError, SettingsError
+from tap_balance.fan_out import fetch_all
+from tap_balance.progress import Progress
+from tap_balance.sandbox import settings_of
+from tap_balance.shutdown import Shutdown
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from conftest import Run
+
+    from tap_balance.client import Answer
+    from tap_balance.fan_out import Outcome
+    from tap_balance.sandbox import Sandbox
+
+LOGGER = logging.getLogger("test")
+
+
+def accounts(count: int, url: str = "https://balance.example") -> list[Account]:
+    return [Account(f"a{i}", "k", "s", "sms", f"{url}/v1/balance") for i in range(count)]
+
+
+def fetch_from(
+    listed: list[Account], shutdown: Shutdown | None = None, **limits: float
+) -> tuple[list[tuple[Account, Outcome]], float]:
+    options: dict[str, Any] = {"request_timeout": 5, "max_attempts": 2, "max_elapsed": 20} | limits
+    ending = shutdown or Shutdown()
+    client = BalanceClient(listed, **options, max_concurrency=8, shutdown=ending, logger=LOGGER)
+    began = time.monotonic()
+    outcomes = list(
+        fetch_all(
+            client.fetch,
+            listed,
+            max_concurrency=8,
+            shutdown=ending,
+            progress=Progress(len(listed), LOGGER),
+        )
+    )
+    client.close()
+    return outcomes, time.monotonic() - began
+
+
+def test_results_come_in_order_and_at_most_so_many_requests_are_in_flight() -> None:
+    lock, flying, most = threading.Lock(), 0, 0
+
+    def fetch(account: Account) -> Answer:
+        nonlocal flying, most
+        with lock:
+            flying += 1
+            most = max(most, flying)
+        # The later ones are the faster ones.
+        time.sleep(0.02 / (1 + int(account.name[1:]) % 5))
+        with lock:
+            flying -= 1
+        raise AccountError(account.name, "")
+
+    listed = accounts(200)
+    outcomes = fetch_all(
+        fetch, listed, max_concurrency=7, shutdown=Shutdown(), progress=Progress(200, LOGGER)
+    )
+    assert [(account, str(error)) for account, error in outcomes] == [(a, a.name) for a in listed]
+    assert 2 <= most <= 7
+
+
+def test_one_account_needs_no_thread() -> None:
+    def fetch(_: Account) -> Answer:
+        raise AccountError(threading.current_thread().name, "")
+
+    progress_of_one = Progress(1, LOGGER)
+    ((_, error),) = fetch_all(
+        fetch, accounts(1), max_concurrency=8, shutdown=Shutdown(), progress=progress_of_one
+    )
+    assert str(error) == threading.main_thread().name
+
+
+@pytest.mark.slow
+def test_a_host_that_is_down_costs_one_accounts_tries_and_leaves_other_hosts_alone() -> None:
+    with socket.socket() as dead, FaultServer([http(200, BODY)]) as server:
+        dead.bind(("127.0.0.1", 0))
+        down = f"http://127.0.0.1:{dead.getsockname()[1]}"
+        up = f"http://127.0.0.1:{server.port}"
+        _, alone = fetch_from(accounts(1, down), max_attempts=3)
+        both = accounts(300, down) + accounts(20, up)
+        outcomes, together = fetch_from(both, max_attempts=3)
+    errors = [outcome for account, outcome in outcomes if account.url.startswith(down)]
+    assert all(isinstance(error, AccountError) for error in errors)
+    at_once = [error for error in errors if "was not asked for this one" in str(error)]
+    assert 280 <= len(at_once) < 300
+    assert [type(outcome).__name__ for _, outcome in outcomes[300:]] == ["Answer"] * 20
+    # 300 accounts, 8 at a time, one after the other, would take about 37 times as long.
+    assert together < 10 * alone
+
+
+@pytest.mark.slow
+def test_a_host_that_answered_once_is_given_more_chances() -> None:
+    scripts = [http(200, BODY), *[(read_request,)] * 8, http(200, BODY)]
+    with FaultServer(scripts) as server:
+        outcomes, _ = fetch_from(accounts(30, f"http://127.0.0.1:{server.port}"), max_attempts=1)
+    failed = [str(outcome) for _, outcome in outcomes if isinstance(outcome, AccountError)]
+    assert len(failed) == 8
+    assert not any("was not asked" in text for text in failed)
+
+
+@pytest.mark.slow
+def test_a_429_with_retry_after_slows_every_account_of_the_host() -> None:
+    slow = http(429, headers={"Retry-After": "1"})
+    with FaultServer([slow, http(200, BODY)]) as server:
+        listed = accounts(40, f"http://127.0.0.1:{server.port}")
+        outcomes, _ = fetch_from(listed)
+        first, *later = server.accepted
+        # Those that were on their way when the answer came could not know.
+        early = [moment for moment in later if moment - first < 0.9]
+    assert all(not isinstance(outcome, AccountError) for _, outcome in outcomes)
+    assert len(server.accepted) == 41
+    assert len(early) <= 7 + 8
+
+
+@pytest.mark.slow
+def test_a_429_beyond_max_elapsed_fails_the_others_without_asking() -> None:
+    with FaultServer([http(429, headers={"Retry-After": "3600"})]) as server:
+        outcomes, took = fetch_from(accounts(100, f"http://127.0.0.1:{server.port}"))
+        asked = len(server.accepted)
+    assert asked <= 16
+    assert took < 10
+    texts = [str(outcome) for _, outcome in outcomes]
+    assert all("the server asks to wait 3" in text for text in texts)
+    assert "has told another account to wait (tries: 0" in texts[-1]
+
+
+def test_a_long_run_tells_how_far_it_is(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(progress, "INTERVAL", 0.05)
+
+    def fetch(account: Account) -> Answer:
+        time.sleep(0.12 if account.name == "a0" else 0.01)
+        raise AccountError(account.name, "")
+
+    caplog.set_level(logging.INFO)
+    told = Progress(10, LOGGER)
+    list(fetch_all(fetch, accounts(10), max_concurrency=2, shutdown=Shutdown(), progress=told))
+    lines = [record.getMessage() for record in caplog.records]
+    assert len(lines) >= 2
+    # Counted when they are done, although the first one still holds up the output.
+    assert lines[0].startswith("accounts: ")
+    assert lines[0].endswith(" left")
+    assert not lines[0].startswith("accounts: 0 done")
+
+
+@pytest.mark.parametrize("text", ["", "1", "0/2", "3/2", "1/0", "-1/2", "1/2/3", "a/b", "1 / 2"])
+def test_what_is_no_shard_is_refused(text: str) -> None:
+    with pytest.raises(SettingsError, match="shard: must be i/n"):
+        parse_shard(text)
+
+
+def sharded(names: list[str], shard: str | None) -> list[str]:
+    listed = [{"account": name, "dev_key": "k", "dev_secret": "s"} for name in names]
+    config = {"accounts": listed} | ({"shard": shard} if shard else {})
+    return [account.name for account in read_accounts(config)]
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 7])
+def test_the_shards_are_disjoint_and_complete_and_keep_the_order(count: int) -> None:
+    names = [f"客户-{number}" for number in range(500)]
+    slices = [sharded(names, f"{index}/{count}") for index in range(1, count + 1)]
+    assert sorted(name for part in slices for name in part) == sorted(names)
+    for part in slices:
+        assert part == [name for name in names if name in set(part)]
+        assert len(part) > 500 / count / 2
+
+
+def test_an_account_keeps_its_shard_on_every_machine_and_whatever_is_added() -> None:
+    before = sharded(["main", "shop", "eu"], "1/3")
+    assert [
+        name for name in sharded(["new", "main", "shop", "eu"], "1/3") if name != "new"
+    ] == before
+    # Stated, because a rule that changes would move accounts between two tasks of one run.
+    assert [shard_of(name, 3) for name in ("main", "shop", "eu", "主账户")] == [1, 2, 1, 1]
+
+
+def test_an_account_outside_the_shard_is_checked_all_the_same() -> None:
+    with pytest.raises(SettingsError, match="names must differ"):
+        sharded(["main", "main"], "1/99")
+
+
+def write_jsonl(path: Path, settings: dict[str, Any], count: int) -> None:
+    (account,) = settings.pop("accounts")
+    lines = [json.dumps(account | {"account": f"a{number}"}) for number in range(count)]
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+@pytest.mark.slow
+def test_ten_thousand_accounts_from_a_file_are_one_schema_and_one_small_state(
+    run_tap: Callable[..., Run], sandbox: Sandbox, tmp_path: Path
+) -> None:
+    settings = settings_of(sandbox.url, "example")
+    write_jsonl(tmp_path / "accounts.jsonl", settings, 10_000)
+    run = run_tap(settings | {"accounts_file": str(tmp_path / "accounts.jsonl")})
+    assert run.status == 0
+    assert [record["account"] for record in run.records] == [f"a{i}" for i in range(10_000)]
+    assert len(run.of_type("SCHEMA")) == len(run.of_type("STATE")) == 1
+    assert len(run.stdout.splitlines()[-1]) <= 200
+    assert len(run.stderr) <= 2000
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("end", ["SIGTERM", "reader gone"])
+def test_an_end_in_mid_run_sends_few_requests_more(tmp_path: Path, end: str) -> None:
+    with FaultServer([(read_request, lambda _: time.sleep(0.05), WHOLE)]) as server:
+        (account,) = accounts(1, f"http://127.0.0.1:{server.port}")
+        settings = {
+            "accounts": [
+                {"account": f"a{number}", "dev_key": "k", "dev_secret": "s"}
+                for number in range(500)
+            ],
+            "base_url": account.url.removesuffix("/v1/balance"),
+            "max_concurrency": 8,
+        }
+        with started(settings, tmp_path) as process:
+            assert process.stdout is not None
+            for _ in range(20):
+                process.stdout.readline()
+            before = len(server.requests)
+            if end == "SIGTERM":
+                os.kill(process.pid, signal.SIGTERM)
+            else:
+                process.stdout.close()
+            assert process.wait(30) == (143 if end == "SIGTERM" else 1)
+        # What the reader had in front of it was asked for already.
+        assert len(server.requests) - before <= 2 * 8
