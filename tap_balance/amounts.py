@@ -157,7 +157,8 @@ def _x10000(body: dict[str, Any], name: str, *, places: int) -> int:
     # Comparing costs nothing even for 1e999999; turning that into an integer would.
     if not _SMALLEST <= value <= _LARGEST:
         raise WrongShapeError(too_large)
-    if len(value.as_tuple().digits) > _LONGEST_NUMBER:
+    if len(value.as_tuple().digits) > _LONGEST_NUMBER or value.adjusted() < -_LONGEST_NUMBER:
+        # What is so close to zero would become zero without a word.
         raise WrongShapeError(msg)
     shifted = value.scaleb(places, _EXACT)
     if shifted != int(shifted):

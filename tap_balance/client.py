@@ -7,7 +7,6 @@ import email.utils
 import socket
 import ssl
 import time
-from http.cookiejar import DefaultCookiePolicy
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urlsplit
@@ -86,11 +85,7 @@ class BalanceClient:
         self._shutdown = shutdown
         self._logger = logger
         self._user_agent = f"tap-balance/{version('tap-balance')}"
-        self._session = requests.Session()
-        # Neither .netrc nor a cookie may speak for an account; proxies and CAs are taken from
-        # the environment below.
-        self._session.trust_env = False
-        self._session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
+        self._session = transport.Session()
         connections = min(max_concurrency, max(len(accounts), 1))
         self._session.mount("http://", transport.Adapter(connections))
         urls = {account.url for account in accounts}

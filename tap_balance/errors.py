@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import html
+import re
+from typing import TYPE_CHECKING, NamedTuple
+from urllib.parse import unquote, unquote_plus
 
 from singer_sdk.exceptions import ConfigurationError
 
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
 _MASK = "***"
 _LONGEST_MESSAGE = 100
+_JSON_ESCAPE = re.compile(r"\\u([0-9a-fA-F]{4})")
 
 
 class SettingsError(ConfigurationError):
@@ -200,12 +207,25 @@ def safe_text(text: str, secrets: tuple[str, ...]) -> str:
     Args:
         text: Text from the API or a library.
         secrets: What must not be shown. They are masked before the text is cut, so that no part
-            of one is left at the cut.
+            of one is left at the cut. A text that holds one in disguise is not shown at all.
     """
     for secret in sorted(filter(None, secrets), key=len, reverse=True):
         text = text.replace(secret, _MASK)
+    if any(secret in bare for bare in _unwrapped(text) for secret in secrets if secret):
+        return _MASK
     text = "".join(char if char.isprintable() else " " for char in text)
     text = " ".join(text.split())
     if len(text) > _LONGEST_MESSAGE:
         text = f"{text[:_LONGEST_MESSAGE]}..."
     return text
+
+
+def _unwrapped(text: str) -> Iterator[str]:
+    """Take off, layer by layer, what URLs, HTML and JSON wrap around characters."""
+    for unquoted in (unquote, unquote_plus):
+        bare = text
+        for _ in range(3):
+            bare = html.unescape(unquoted(bare))
+            bare = _JSON_ESCAPE.sub(lambda match: chr(int(match[1], 16)), bare)
+            bare = bare.replace("\\/", "/")
+            yield bare

@@ -44,43 +44,56 @@ def fetch_all(
     Raises:
         RunEndedError: The run is to end. Requests in flight are left to themselves.
     """
-
-    def outcome_of(account: Account) -> Outcome:
-        outcome: Outcome
-        try:
-            outcome = fetch(account)
-        except AccountError as error:
-            outcome = error
-        except Exception as error:  # noqa: BLE001 - one account must not stop the others
-            outcome = _defect(error)
-        progress.count(failed=isinstance(outcome, AccountError))
-        return outcome
-
     threads = min(max_concurrency, len(accounts))
     if threads <= 1:
         for account in accounts:
             with shutdown.waiting():
-                outcome = outcome_of(account)
+                outcome = _outcome(fetch, account, progress)
             yield account, outcome
         return
     executor = ThreadPoolExecutor(threads, thread_name_prefix="balance")
+    pending: deque[tuple[Account, Future[Outcome] | None]] = deque()
+    remaining = iter(accounts)
     try:
-        pending: deque[tuple[Account, Future[Outcome]]] = deque()
-        remaining = iter(accounts)
         while True:
             for account in islice(remaining, threads * _WINDOW - len(pending)):
-                pending.append((account, executor.submit(outcome_of, account)))
+                pending.append((account, _submit(executor, fetch, account, progress)))
             if not pending:
                 return
             account, future = pending.popleft()
             with shutdown.waiting():
-                while not wait([future], progress.seconds_left).done:
+                while future and not wait([future], progress.seconds_left).done:
                     progress.tell()
-                outcome = future.result()
+                outcome = future.result() if future else _outcome(fetch, account, progress)
             progress.tell()
             yield account, outcome
     finally:
         executor.shutdown(wait=False, cancel_futures=True)
+
+
+def _submit(
+    executor: ThreadPoolExecutor,
+    fetch: Callable[[Account], Answer],
+    account: Account,
+    progress: Progress,
+) -> Future[Outcome] | None:
+    try:
+        return executor.submit(_outcome, fetch, account, progress)
+    except RuntimeError:
+        # The system has no thread left. The main thread asks for this one when its turn comes.
+        return None
+
+
+def _outcome(fetch: Callable[[Account], Answer], account: Account, progress: Progress) -> Outcome:
+    outcome: Outcome
+    try:
+        outcome = fetch(account)
+    except AccountError as error:
+        outcome = error
+    except Exception as error:  # noqa: BLE001 - one account must not stop the others
+        outcome = _defect(error)
+    progress.count(failed=isinstance(outcome, AccountError))
+    return outcome
 
 
 def _defect(error: Exception) -> AccountError:

@@ -24,6 +24,10 @@ def read_config(path: str) -> dict[str, Any]:
     Raises:
         SettingsError: It cannot be read, or is no JSON object. The line shows nothing of it.
     """
+    if "{" in path:
+        # Somebody has put the settings there; a path is shown, and they must not be.
+        msg = "--config: is not a path; write the settings into a file, or use --config=ENV"
+        raise SettingsError(msg)
     try:
         config = json.loads(
             Path(path).read_text(encoding="utf-8-sig"), parse_constant=_refuse_constant

@@ -34,7 +34,7 @@ def run(args: Sequence[str] | None = None) -> None:
     """
     ended = False
     try:
-        status = _run(args)
+        status = 1 if _environment_is_wrong() else _run(args)
     except RunEndedError as end:
         logger.error("%s", end)  # noqa: TRY400 - a line, not a traceback
         status = end.exit_status
@@ -71,8 +71,25 @@ def _run(args: Sequence[str] | None) -> int:
     return 1
 
 
+def _environment_is_wrong() -> bool:
+    """Look for what the SDK and Python would answer with a traceback, or not at all."""
+    if sys.stdout is None:
+        logger.error("stdout is closed, so nothing can be written; connect a target or a file.")
+        return True
+    for variable in ("TAP_BALANCE_LOGLEVEL", "LOGLEVEL"):
+        if level := os.environ.get(variable):
+            if isinstance(logging.getLevelName(level.upper()), int):
+                return False
+            logger.error("%s: must be DEBUG, INFO, WARNING, ERROR or CRITICAL.", variable)
+            return True
+    return False
+
+
 def _explain(error: Exception) -> str:
     """Say where something unforeseen failed, without its text, which may hold a secret."""
+    if isinstance(error, OSError):
+        # What is read has errors of its own; this comes from --discover, --about and --version.
+        return f"stdout cannot be written ({error.strerror})."
     frames = traceback.extract_tb(error.__traceback__)
     kind = type(error).__name__
     if any(Path(frame.filename) == Path(mapper.__file__) for frame in frames):

@@ -15,9 +15,11 @@ from tap_balance.errors import SettingsError
 from tap_balance.snapshots import parse_interval
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from jsonschema import ValidationError
+
+_TRUE = {"true", "1", "yes", "on"}
 
 _PRODUCT: th.Property[Any] = th.Property(
     "product",
@@ -191,8 +193,11 @@ def check_types(config: Mapping[str, Any], schema: dict[str, Any]) -> dict[str, 
     """
     checked = with_defaults(config, schema)
     for name, setting in schema["properties"].items():
-        if "number" in setting["type"] and isinstance(checked.get(name), str):
-            checked[name] = _number(checked[name])
+        value = checked.get(name)
+        if "number" in setting["type"] and isinstance(value, str):
+            checked[name] = _number(value)
+        elif "integer" in setting["type"] and isinstance(value, float) and value.is_integer():
+            checked[name] = int(value)
     # The SDK's own validator puts values into its messages, and the defaults into the config.
     validator = th.DEFAULT_JSONSCHEMA_VALIDATOR(schema)
     problems = [_explain(error) for error in validator.iter_errors(checked)]
@@ -232,29 +237,42 @@ def check_entries(entries: Iterable[tuple[str, Any]]) -> None:
         raise SettingsError(*found)
 
 
-def explain_environment(schema: Mapping[str, Any], prefix: str) -> tuple[str, ...]:
-    """Find out which environment variables cannot be read as their setting's type.
+def read_environment(schema: Mapping[str, Any], prefix: str) -> dict[str, Any]:
+    """Read the settings from the environment (`--config=ENV`).
 
-    The SDK's reader (`--config=ENV`) fails without saying which one it was.
+    The SDK's own reader fails without saying at which variable. And it looks for a file `.env` in
+    the folders above its own code, which would override what has been set.
 
     Args:
         schema: The settings, those that the SDK adds included.
         prefix: What the variables' names begin with, such as "TAP_BALANCE_".
+
+    Raises:
+        SettingsError: Some variables cannot be read as their setting's type.
     """
+    config: dict[str, Any] = {}
     problems = []
     for name, setting in schema["properties"].items():
         variable = f"{prefix}{name.upper()}"
-        text = os.environ.get(variable)
-        if text is None:
+        if variable not in os.environ:
             continue
         try:
-            if "integer" in setting["type"]:
-                int(text)
-            elif "array" in setting["type"] or "object" in setting["type"]:
-                json.loads(text, parse_constant=_refuse_constant)
-        except ValueError:
+            config[name] = _parse_text(os.environ[variable], setting["type"])
+        except (ValueError, RecursionError):
             problems.append(f"{name}: the environment variable {variable} is not {_kind(setting)}")
-    return tuple(problems)
+    if problems:
+        raise SettingsError(*problems)
+    return config
+
+
+def _parse_text(text: str, types: Sequence[str]) -> Any:  # noqa: ANN401
+    if "integer" in types:
+        return int(text)
+    if "boolean" in types:
+        return text.strip().lower() in _TRUE
+    if "array" in types or "object" in types:
+        return json.loads(text, parse_constant=_refuse_constant)
+    return text
 
 
 def _refuse_constant(name: str) -> NoReturn:

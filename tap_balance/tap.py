@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import os
+import select
 import sys
 from functools import cached_property
 from typing import IO, TYPE_CHECKING, Any, ClassVar
@@ -21,7 +23,7 @@ from tap_balance.errors import AccountError, AccountsFailedError, RunEndedError,
 from tap_balance.fan_out import fetch_all
 from tap_balance.files import complete_catalog, read_catalog, read_config, read_state
 from tap_balance.progress import Progress
-from tap_balance.settings import SETTINGS, check_types, explain_environment, with_defaults
+from tap_balance.settings import SETTINGS, check_types, read_environment, with_defaults
 from tap_balance.shutdown import Shutdown
 from tap_balance.snapshots import parse_interval, snapshot_of
 from tap_balance.streams import BalanceStream
@@ -46,6 +48,8 @@ class StdoutWriter(SingerWriter):
     def __init__(self) -> None:
         super().__init__()
         self._stdout = sys.stdout
+        real = sys.__stdout__
+        self._descriptor = real.fileno() if real is not None and real is sys.stdout else None
 
     def write_message(self, message: Message) -> None:
         """Write one message.
@@ -53,13 +57,25 @@ class StdoutWriter(SingerWriter):
         Raises:
             RunEndedError: Nobody reads stdout any more, or its disk is full.
         """
+        line = self.format_message(message) + "\n"
         try:
-            self._stdout.write(self.format_message(message) + "\n")
-            self._stdout.flush()
+            if self._descriptor is None:
+                self._stdout.write(line)
+            else:
+                _write_whole(self._descriptor, line.encode())
         except OSError as error:
             reason = error.strerror or type(error).__name__
             msg = f"stdout cannot be written any more ({reason}); the target has probably ended"
             raise RunEndedError(msg, exit_status=1) from error
+
+
+def _write_whole(descriptor: int, data: bytes) -> None:
+    """Write to the end. Under `PYTHONUNBUFFERED`, `sys.stdout` drops what a write leaves over."""
+    while data:
+        with contextlib.suppress(BlockingIOError):  # a pipe that was made not to block, and is full
+            data = data[os.write(descriptor, data) :]
+        if data:
+            select.select([], [descriptor], [])
 
 
 class TapBalance(Tap):
@@ -161,16 +177,11 @@ class TapBalance(Tap):
         Raises:
             SettingsError: Something in the settings or the environment is wrong.
         """
-        try:
-            return cls(
-                config=config.config if config else {},
-                parse_env_config=bool(config and config.parse_env),
-                **kwargs,
-            )
-        except ValueError:
-            if problems := explain_environment(cls.config_jsonschema, cls._env_var_prefix):
-                raise SettingsError(*problems) from None
-            raise
+        settings = dict(config.config) if config else {}
+        if config and config.parse_env:
+            cls.append_builtin_config(cls.config_jsonschema)
+            settings |= read_environment(cls.config_jsonschema, cls._env_var_prefix)
+        return cls(config=settings, **kwargs)
 
     @classmethod
     def invoke(  # type: ignore[override]

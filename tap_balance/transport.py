@@ -8,9 +8,9 @@ import ssl
 import threading
 import time
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import requests
 from requests.adapters import HTTPAdapter
 from requests.utils import DEFAULT_CA_BUNDLE_PATH
 from urllib3.connection import HTTPConnection, HTTPSConnection
@@ -21,11 +21,10 @@ from tap_balance.errors import SettingsError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    import requests
-
 LARGEST_BODY = 1024 * 1024
 """Bytes of a body, after decompression, that are read at most."""
 
+_FINAL = 200  # the smallest status that is not an interim one
 _CHUNK = 16 * 1024
 _current = threading.local()
 
@@ -62,22 +61,37 @@ def _remaining() -> float | None:
     return seconds
 
 
+def _bound(plain: socket.socket) -> None:
+    if (seconds := _remaining()) is not None:
+        plain.settimeout(seconds)
+
+
 class _Socket(socket.socket):
     """A socket that gives up receiving at the thread's deadline."""
 
     def recv_into(self, *args: Any, **kwargs: Any) -> int:  # noqa: ANN401
-        if (seconds := _remaining()) is not None:
-            self.settimeout(seconds)
+        _bound(self)
         return super().recv_into(*args, **kwargs)
+
+    def recv(self, *args: Any) -> bytes:  # noqa: ANN401
+        _bound(self)  # urllib3 receives this way for TLS within the TLS of a proxy
+        return super().recv(*args)
 
 
 class _SSLSocket(ssl.SSLSocket):
     """The same over TLS."""
 
+    def do_handshake(self, *args: Any) -> None:  # noqa: ANN401
+        _bound(self)
+        super().do_handshake(*args)
+
     def recv_into(self, *args: Any, **kwargs: Any) -> int:  # noqa: ANN401
-        if (seconds := _remaining()) is not None:
-            self.settimeout(seconds)
+        _bound(self)
         return super().recv_into(*args, **kwargs)
+
+    def recv(self, *args: Any, **kwargs: Any) -> bytes:  # noqa: ANN401
+        _bound(self)
+        return super().recv(*args, **kwargs)
 
 
 class _Connection(HTTPConnection):
@@ -105,6 +119,21 @@ class _Pool(HTTPConnectionPool):
 
 class _SecurePool(HTTPSConnectionPool):
     ConnectionCls = _SecureConnection
+
+
+class Session(requests.Session):
+    """A session that sends what it is told to and nothing else.
+
+    Neither .netrc nor a cookie may speak for an account, and proxies and CAs come from elsewhere.
+    Without following a redirect, `requests` still looks at where it leads, and trips over some.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.trust_env = False
+
+    def get_redirect_target(self, resp: requests.Response) -> None:
+        """Follow no redirect."""
 
 
 _POOLS = {"http": _Pool, "https": _SecurePool}
@@ -139,6 +168,13 @@ class Adapter(HTTPAdapter):
         manager.pool_classes_by_scheme = _POOLS
         return manager
 
+    def build_response(self, req: Any, resp: Any) -> requests.Response:  # noqa: ANN401
+        """Take an answer as it came, but for its cookies: some crash the parser."""
+        original = getattr(resp, "_original_response", None)
+        if original is not None and original.msg is not None:
+            del original.msg["Set-Cookie"], original.msg["Set-Cookie2"]
+        return super().build_response(req, resp)
+
     def cert_verify(self, conn: Any, url: str, verify: Any, cert: Any) -> None:  # noqa: ANN401, ARG002
         """Leave the CAs to the shared context, instead of loading them anew per connection."""
         conn.cert_reqs = "CERT_REQUIRED"
@@ -160,7 +196,8 @@ def tls_context() -> ssl.SSLContext:
         variable, bundle = "the CA bundle of certifi", DEFAULT_CA_BUNDLE_PATH
         if os.environ.get("SSL_CERT_FILE") or os.environ.get("SSL_CERT_DIR"):
             bundle = None
-    folder = bundle is not None and Path(bundle).is_dir()
+    # Unlike `Path.is_dir`, this does not raise for a path that cannot be looked at.
+    folder = bundle is not None and os.path.isdir(bundle)  # noqa: PTH112
     try:
         context = ssl.create_default_context(
             cafile=None if folder else bundle, capath=bundle if folder else None
@@ -181,6 +218,10 @@ def read_body(response: requests.Response) -> bytes:
     """
     body = bytearray()
     with response:
+        if response.status_code < _FINAL and response.raw.connection:
+            # An interim answer: the real one may still come, and must not be taken for that to
+            # the next request on this connection.
+            response.raw.connection.close()
         for chunk in response.iter_content(_CHUNK):
             body += chunk
             if len(body) > LARGEST_BODY:

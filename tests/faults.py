@@ -56,7 +56,7 @@ GOOD = (123456, 20000, 143456)
 MEBIBYTE = 1024 * 1024
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Fault:
     """One fault and its expected outcome.
 
@@ -574,7 +574,8 @@ def content_faults() -> list[Fault]:
     wrong = {
         "null": "null", "true": "true", "a fraction": "123456.5", "text": '"plenty"',
         "a list": "[123456]", "an object": "{}", "empty text": '""', "text with a space": '" 1"',
-        "1e400": "1e400", "a huge exponent": "1e99999999999999999999", "5,000 digits": "7" * 5000,
+        "1e400": "1e400", "a huge exponent": "1e99999999999999999999",
+        "next to nothing": "1e-9999999", "5,000 digits": "7" * 5000,
         "one past 64 bits": str(2**63), "one below 64 bits": str(-(2**63) - 1),
         "a fraction beyond a double": "123456.00000000000000000001",
         "digits of another script": '"\u0661\u0662"', "hexadecimal text": '"0x1E240"',
@@ -831,6 +832,36 @@ def status_faults() -> list[Fault]:
             )
         ),
         Fault("304", always(*http(304)), "HTTP 304: a redirect"),
+        *(
+            Fault(f"302 to {where}", always(*http(302, b"away!", {"Location": to})), "HTTP 302: ")
+            for where, to in (
+                ("what is no UTF-8", "http://x/\xff\xfe"),
+                ("what is no URL", "http://[::1"),
+                ("nowhere", ""),
+                ("itself", "/v1/balance"),
+            )
+        ),
+        Fault(
+            "302 with 1 GiB of gzip",
+            always(
+                *http(
+                    302,
+                    gzip.compress(b" " * MEBIBYTE) * 1024,
+                    {"Content-Encoding": "gzip", "Location": "/"},
+                )
+            ),
+            "longer than 1048576 bytes",
+        ),
+        Fault(
+            "a cookie that cannot be parsed",
+            always(
+                *http(
+                    200,
+                    BODY,
+                    {"Set-Cookie": f"a=b; expires=Mon, 01-Jan-{'9' * 5000} 00:00:00 GMT"},
+                )
+            ),
+        ),
         *(
             Fault(f"{status} without a body", always(*http(status)), f"HTTP {status}: ", tries)
             for status, tries in (

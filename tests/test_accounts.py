@@ -92,6 +92,8 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({**KEYS, "max_attempts": 0}, "max_attempts: must be at least 1"),
     ({**KEYS, "max_attempts": 1.5}, "max_attempts: must be a whole number"),
     ({**KEYS, "max_elapsed": True}, "max_elapsed: must be a number"),
+    ({**KEYS, "shard": "SHOW-ME-NOT"}, "shard: must be i/n"),
+    ({**KEYS, "accounts_file": 98765}, "accounts_file: must be a string"),
     ({**KEYS, "max_concurrency": 100_000}, "max_concurrency: must be at most 1000"),
 ]  # fmt: skip
 
@@ -123,6 +125,11 @@ def test_plain_http_is_for_loopback(host: str) -> None:
 def test_text_from_an_environment_variable_is_a_number_where_one_belongs() -> None:
     checked = check_types({**KEYS, "request_timeout": "2.5"}, SETTINGS)
     assert checked["request_timeout"] == 2.5
+
+
+def test_a_whole_number_may_be_written_with_a_point() -> None:
+    checked = check_types({**KEYS, "max_concurrency": 4.0}, SETTINGS)
+    assert repr(checked["max_concurrency"]) == "4"
 
 
 def test_an_unknown_setting_at_the_top_does_no_harm() -> None:

@@ -14,8 +14,9 @@ import requests_mock
 from documented import SMS
 
 from tap_balance.accounts import Account
+from tap_balance.auth import secrets_of
 from tap_balance.client import BalanceClient
-from tap_balance.errors import AccountError, RetriableError
+from tap_balance.errors import AccountError, RetriableError, safe_text
 from tap_balance.shutdown import Shutdown
 
 if TYPE_CHECKING:
@@ -193,6 +194,22 @@ def test_a_message_of_the_api_is_shown_short_printable_and_without_secrets(
     assert BASIC not in line
     assert line.isprintable()
     assert len(line) < 500
+
+
+@pytest.mark.parametrize(
+    "disguised",
+    [
+        "Ab%2fCd%2B", "Ab%252FCd+", "Ab\\/Cd+", "\\u0041b/Cd+", "Ab&#47;Cd+", "Ab&#x2F;Cd&#43;",
+        "QWIvQ2Qr", "QWIvQ2Qr==", "azpBYi9DZCs=", "azpBYi9DZCs%3D", "Ab%2FCd%2B",
+    ],
+)  # fmt: skip
+def test_a_message_that_holds_the_secret_in_disguise_is_not_shown(disguised: str) -> None:
+    account = Account("a", "k", "Ab/Cd+", "sms", URL)
+    for text in (disguised, f"bad {disguised} here", disguised * 3):
+        shown = safe_text(text, secrets_of(account))
+        assert disguised.rstrip("=") not in shown
+        assert "***" in shown
+    assert safe_text("50% off + more", secrets_of(account)) == "50% off + more"
 
 
 def test_the_host_that_refuses_is_named(make_client: Callable[..., BalanceClient]) -> None:

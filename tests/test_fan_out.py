@@ -9,11 +9,12 @@ import signal
 import socket
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from conftest import started
-from fault_server import FaultServer, http, read_request
+from fault_server import FaultServer, hang, http, read_request
 from faults import BODY, WHOLE
 
 from tap_balance import progress
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from conftest import Run
+    from fault_server import Script
 
     from tap_balance.client import Answer
     from tap_balance.fan_out import Outcome
@@ -93,6 +95,57 @@ def test_one_account_needs_no_thread() -> None:
         fetch, accounts(1), max_concurrency=8, shutdown=Shutdown(), progress=progress_of_one
     )
     assert str(error) == threading.main_thread().name
+
+
+def test_where_no_thread_can_be_started_the_accounts_are_asked_one_by_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    submit = ThreadPoolExecutor.submit
+    left = iter(range(3))
+
+    def exhausted(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
+        if next(left, None) is None:
+            message = "can't start new thread"
+            raise RuntimeError(message)
+        return submit(*args, **kwargs)
+
+    def fetch(account: Account) -> Answer:
+        raise AccountError(account.name, "")
+
+    monkeypatch.setattr(ThreadPoolExecutor, "submit", exhausted)
+    listed = accounts(20)
+    outcomes = fetch_all(
+        fetch, listed, max_concurrency=4, shutdown=Shutdown(), progress=Progress(20, LOGGER)
+    )
+    assert [str(error) for _, error in outcomes] == [account.name for account in listed]
+
+
+@pytest.mark.slow
+def test_an_answer_that_comes_late_is_not_taken_for_another_accounts() -> None:
+    other = BODY.replace(b"123456", b"999999")
+    late: Script = [
+        read_request,
+        b"HTTP/1.1 103 Early Hints\r\n\r\n",
+        lambda _: time.sleep(0.2),
+        b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(other) + other,
+        hang,
+    ]
+    with FaultServer([late, http(200, BODY)]) as server:
+        listed = accounts(2, f"http://127.0.0.1:{server.port}")
+        client = BalanceClient(
+            listed,
+            request_timeout=5,
+            max_attempts=1,
+            max_elapsed=5,
+            max_concurrency=1,
+            shutdown=Shutdown(),
+            logger=LOGGER,
+        )
+        with pytest.raises(AccountError, match="HTTP 103"):
+            client.fetch(listed[0])
+        time.sleep(0.4)
+        assert client.fetch(listed[1]).amounts.balance10000 == 123456
+        client.close()
 
 
 @pytest.mark.slow

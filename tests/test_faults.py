@@ -113,12 +113,12 @@ def outcomes(
     folder = tmp_path_factory.mktemp("faults")
     here = test_a_fault_ends_as_expected.__name__
     items = [item for item in request.session.items if isinstance(item, pytest.Function)]
-    chosen = {item.callspec.id for item in items if item.originalname == here}
+    chosen = {item.callspec.params["fault"] for item in items if item.originalname == here}
     with ThreadPoolExecutor(3) as pool:
         yield {
             fault.name: pool.submit(run_with, fault, folder / str(number), sandbox.url)
             for number, fault in enumerate(ALL)
-            if fault.name in chosen
+            if fault in chosen
         }
 
 

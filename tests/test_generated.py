@@ -137,7 +137,21 @@ numbers = st.one_of(
     st.builds("{}e{}".format, st.integers(-999, 999), exponents),
     st.builds("{}.{}E{}".format, st.integers(0, 99), st.integers(0, 99), exponents),
     st.floats(allow_nan=True).map(repr),
-    st.sampled_from(["-0", "0.0", "-0.0", "1e400", "1e-400", "NaN", "Infinity", "-Infinity", "01"]),
+    st.sampled_from(
+        [
+            "-0",
+            "0.0",
+            "-0.0",
+            "1e400",
+            "1e-400",
+            "1e-9999999",
+            "1e9999999",
+            "NaN",
+            "Infinity",
+            "-Infinity",
+            "01",
+        ]
+    ),
     st.integers(41, 6000).map(lambda n: "9" * n),
 )
 junk = st.one_of(

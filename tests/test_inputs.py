@@ -45,6 +45,21 @@ def test_a_config_file_that_cannot_be_read_is_one_line(
     assert "Traceback" not in run.stderr
 
 
+def test_settings_on_the_command_line_are_refused_and_not_shown(
+    run_tap: Callable[..., Run],
+) -> None:
+    run = run_tap(None, "--config", '{"dev_secret": "SHOW-ME-NOT"}')
+    assert run.status == 1
+    assert run.errors[0].startswith("--config: is not a path; write the settings into a file")
+    assert "SHOW-ME-NOT" not in run.stderr
+
+
+def test_an_unknown_log_level_is_named(run_tap: Callable[..., Run]) -> None:
+    run = run_tap({}, env={"TAP_BALANCE_LOGLEVEL": "LOUD"})
+    assert run.status == 1
+    assert run.stderr.startswith("TAP_BALANCE_LOGLEVEL: must be DEBUG, INFO")
+
+
 def test_a_config_with_a_byte_order_mark_and_crlf_works(
     run_tap: Callable[..., Run], sandbox: Sandbox, tmp_path: Path
 ) -> None:

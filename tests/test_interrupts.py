@@ -32,6 +32,13 @@ pytestmark = pytest.mark.slow
 SIGNALS = [(signal.SIGTERM, 143), (signal.SIGINT, 130)]
 
 
+def many(sandbox: Sandbox, count: int) -> dict[str, Any]:
+    settings = settings_of(sandbox.url, "example")
+    (account,) = settings["accounts"]
+    settings["accounts"] = [account | {"account": f"a{number}"} for number in range(count)]
+    return settings
+
+
 def test_a_full_disk_is_a_line_and_status_1(sandbox: Sandbox, tmp_path: Path) -> None:
     config = tmp_path / "config.json"
     config.write_text(json.dumps(settings_of(sandbox.url, "example")))
@@ -47,6 +54,54 @@ def test_a_full_disk_is_a_line_and_status_1(sandbox: Sandbox, tmp_path: Path) ->
     assert run.returncode == 1
     assert "stdout cannot be written any more (No space left on device)" in run.stderr
     assert "Traceback" not in run.stderr
+
+
+@pytest.mark.parametrize("argument", ["--discover", "--about", "--version"])
+def test_a_full_disk_is_a_line_for_every_command(argument: str) -> None:
+    with open("/dev/full", "w") as full:  # noqa: PTH123
+        run = subprocess.run(
+            [sys.executable, "-m", "tap_balance", argument],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+    assert run.returncode == 1
+    assert "stdout cannot be written (No space left on device)." in run.stderr
+
+
+def test_a_closed_stdout_is_a_line() -> None:
+    run = subprocess.run(
+        ["sh", "-c", '"$0" -m tap_balance --discover >&-', sys.executable],
+        stderr=subprocess.PIPE,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert run.returncode == 1
+    assert run.stderr.startswith("stdout is closed")
+
+
+def test_an_unbuffered_run_into_a_pipe_that_does_not_block_loses_nothing(
+    sandbox: Sandbox, tmp_path: Path
+) -> None:
+    config = tmp_path / "config.json"
+    config.write_text(json.dumps(many(sandbox, 600)))
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    with subprocess.Popen(
+        [sys.executable, "-m", "tap_balance", "--config", config],
+        stdout=writing,
+        stderr=subprocess.DEVNULL,
+        env=os.environ | {"PYTHONUNBUFFERED": "1"},
+    ) as process:
+        os.close(writing)
+        time.sleep(2)
+        with open(reading, encoding="utf-8") as pipe:  # noqa: PTH123
+            kinds = [json.loads(line)["type"] for line in pipe]
+        assert process.wait(30) == 0
+    assert kinds == ["SCHEMA", *["RECORD"] * 600, "STATE"]
 
 
 def test_a_reader_that_goes_away_is_a_line_and_status_1(sandbox: Sandbox, tmp_path: Path) -> None:
@@ -159,13 +214,6 @@ def test_a_retry_that_waits_a_minute_stops_at_once(  # noqa: PLR0913, PLR0917
     assert kinds == (["SCHEMA", "STATE"] if single else ["SCHEMA", "RECORD", "STATE"])
     assert f"ended by {signum.name}" in stderr
     assert "Traceback" not in stderr
-
-
-def many(sandbox: Sandbox, count: int) -> dict[str, Any]:
-    settings = settings_of(sandbox.url, "example")
-    (account,) = settings["accounts"]
-    settings["accounts"] = [account | {"account": f"a{number}"} for number in range(count)]
-    return settings
 
 
 def fill_the_pipe(process: subprocess.Popen[str]) -> None:
