@@ -1,15 +1,16 @@
 # Everything below sets itself up; a machine needs Python 3.10 or newer (with venv) and make.
 PYTHON ?= python3
-LOCKS := bootstrap build meltano target-jsonl target-postgres target-snowflake
+BENCH := aiohttp airbyte dlt rest-msdk
+LOCKS := bootstrap build meltano target-jsonl target-postgres target-snowflake $(BENCH:%=bench-%)
 
 export UV_COMPILE_BYTECODE := 1
 export UV_NO_PROGRESS := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format lock clean
+.PHONY: help demo test check bench bench-quick format lock clean
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: .venv/ready .venvs/meltano/ready ## From an empty clone to balances in a Postgres, without an account
 	@.venv/bin/python demo/demo.py
@@ -27,6 +28,12 @@ lint:
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy
+
+bench: .venv/ready .venvs/meltano/ready $(BENCH:%=.venvs/bench-%/ready) ## Compare its speed with others; writes benchmarks/RESULTS.md
+	.venv/bin/python benchmarks/bench.py
+
+bench-quick: .venv/ready .venvs/meltano/ready $(BENCH:%=.venvs/bench-%/ready) ## The same, smaller, in under two minutes
+	.venv/bin/python benchmarks/bench.py --quick
 
 format: .venv/ready ## Format the code and mend what ruff can mend
 	.venv/bin/ruff check --fix .
@@ -54,8 +61,8 @@ clean: ## Remove everything that the other targets made
 	@.venv/bin/uv pip install --python .venv --no-deps --no-build-isolation --editable .
 	@touch $@
 
-.venvs/meltano/ready: requirements/meltano.txt | .venv/ready
-	@echo 'Setting up .venvs/meltano ...'
-	@.venv/bin/uv venv --quiet --clear --python .venv/bin/python .venvs/meltano
-	@.venv/bin/uv pip install --python .venvs/meltano --require-hashes -r requirements/meltano.txt
+.venvs/%/ready: requirements/%.txt | .venv/ready
+	@echo 'Setting up .venvs/$* ...'
+	@.venv/bin/uv venv --quiet --clear --python .venv/bin/python .venvs/$*
+	@.venv/bin/uv pip install --python .venvs/$* --require-hashes -r $<
 	@touch $@

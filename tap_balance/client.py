@@ -84,7 +84,6 @@ class BalanceClient:
         self._max_elapsed = max_elapsed
         self._shutdown = shutdown
         self._logger = logger
-        self._user_agent = f"tap-balance/{version('tap-balance')}"
         self._session = transport.Session()
         connections = min(max_concurrency, max(len(accounts), 1))
         self._session.mount("http://", transport.Adapter(connections))
@@ -93,12 +92,21 @@ class BalanceClient:
             context = transport.tls_context()
             self._session.mount("https://", transport.Adapter(connections, context))
         self._proxies = {url: _proxies_for(url) for url in urls}
+        headers = {
+            "Accept": "application/json",
+            "User-Agent": f"tap-balance/{version('tap-balance')}",
+        }
+        # Prepared once and copied for each account: preparing costs as much as sending.
+        self._requests = {
+            url: requests.Request("GET", url, headers=headers).prepare() for url in urls
+        }
         hosts = {urlsplit(url).netloc: Host() for url in urls}
         self._hosts = {url: hosts[urlsplit(url).netloc] for url in urls}
+        self._stop = tenacity.stop_after_attempt(max_attempts) | tenacity.stop_before_delay(
+            max_elapsed
+        )
         self._retrying = tenacity.Retrying(
             retry=tenacity.retry_if_exception_type(RetriableError),
-            stop=tenacity.stop_after_attempt(max_attempts)
-            | tenacity.stop_before_delay(max_elapsed),
             wait=_wait,
             sleep=shutdown.sleep,
             reraise=True,
@@ -117,12 +125,12 @@ class BalanceClient:
             RunEndedError: The run ended during a wait between two tries.
         """
         host = self._hosts[account.url]
-        if host.is_down:
+        if host.down.is_set():
             raise _down(account)
         start = time.monotonic()
         tries = 0
         # A copy, because the original counts its tries in one place for all threads.
-        retrying = self._retrying.copy()
+        retrying = self._retrying.copy(stop=self._stop | tenacity.stop_when_event_set(host.down))
 
         def attempt() -> Answer:
             nonlocal tries
@@ -168,12 +176,7 @@ class BalanceClient:
             account: Whose balance to ask for.
             seconds: For the whole answer.
         """
-        request = requests.Request(
-            "GET",
-            account.url,
-            headers={"Accept": "application/json", "User-Agent": self._user_agent},
-            auth=authenticator_for(account),
-        ).prepare()
+        request = authenticator_for(account)(self._requests[account.url].copy())
         response = None
         host = self._hosts[account.url]
         try:

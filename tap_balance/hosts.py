@@ -16,27 +16,26 @@ class Host:
     """Whether a host answers, and from when on it wants to be asked again."""
 
     def __init__(self) -> None:
+        self.down = threading.Event()
+        """Set while there is no point in asking it for yet another account."""
         self._lock = threading.Lock()
-        self._answered = False
+        self._enough = _SILENCES
         self._silences = 0
         self._resume_at = 0.0
 
     def answered(self) -> None:
         """Note that it answered, whatever it said."""
         with self._lock:
-            self._answered = True
+            self._enough = _SILENCES_AFTER_AN_ANSWER
             self._silences = 0
+            self.down.clear()
 
     def stayed_silent(self) -> None:
         """Note that an account had no answer in any of its tries."""
         with self._lock:
             self._silences += 1
-
-    @property
-    def is_down(self) -> bool:
-        """Whether there is no point in asking it for yet another account."""
-        enough = _SILENCES_AFTER_AN_ANSWER if self._answered else _SILENCES
-        return self._silences >= enough
+            if self._silences >= self._enough:
+                self.down.set()
 
     def hold(self, seconds: float) -> None:
         """Note that it wants to be left alone for a while: by all accounts, not only by one."""

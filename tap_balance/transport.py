@@ -25,6 +25,9 @@ LARGEST_BODY = 1024 * 1024
 """Bytes of a body, after decompression, that are read at most."""
 
 _FINAL = 200  # the smallest status that is not an interim one
+_TOLERANCE = 0.1
+"""Seconds by which receiving may miss the deadline."""
+
 _CHUNK = 16 * 1024
 _current = threading.local()
 
@@ -62,7 +65,12 @@ def _remaining() -> float | None:
 
 
 def _bound(plain: socket.socket) -> None:
-    if (seconds := _remaining()) is not None:
+    seconds = _remaining()
+    if seconds is None:
+        return
+    timeout = plain.gettimeout()
+    # Each change is a call to the system; most answers come long before it matters.
+    if timeout is None or timeout > seconds + _TOLERANCE:
         plain.settimeout(seconds)
 
 
