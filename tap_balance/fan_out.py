@@ -62,7 +62,8 @@ def fetch_all(
                 return
             account, future = pending.popleft()
             with shutdown.waiting():
-                while future and not wait([future], progress.seconds_left).done:
+                while future and not future.done():
+                    wait([future], progress.seconds_left)
                     progress.tell()
                 outcome = future.result() if future else _outcome(fetch, account, progress)
             progress.tell()

@@ -26,24 +26,25 @@ def _tells_something(record: logging.LogRecord) -> bool:
     return record.msg != "Skipping parse of env var settings..."
 
 
-def run(args: Sequence[str] | None = None) -> None:
+def run(args: Sequence[str] | None = None) -> int:
     """Run the command.
 
-    Exit status: 0 when all went well, 1 when an account or the settings failed or stdout could
-    not be written, 2 when the command line is wrong, 128 + n after signal n.
+    Returns:
+        The exit status: 0 when all went well, 1 when an account or the settings failed or stdout
+        could not be written, 2 when the command line is wrong, 128 + n after signal n.
     """
-    ended = False
     try:
         status = 1 if _environment_is_wrong() else _run(args)
+        if sys.stdout is not None:
+            sys.stdout.flush()
     except RunEndedError as end:
         logger.error("%s", end)  # noqa: TRY400 - a line, not a traceback
         status = end.exit_status
-        ended = True
+    except OSError as error:
+        logger.error("%s", _explain(error))  # noqa: TRY400
+        status = 1
     logging.shutdown()
-    if ended:
-        # Requests in flight and an unwritten rest of stdout must not hold the process up.
-        os._exit(status)
-    sys.exit(status)
+    return status
 
 
 def _run(args: Sequence[str] | None) -> int:
