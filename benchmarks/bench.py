@@ -473,6 +473,7 @@ NOT_COMPARABLE = """\
 - The contestants do not do the same. The tap checks amounts, keeps a deadline for each answer, and
   writes a schema, exact decimals and a state; bare aiohttp does nothing but requests and prints the
   bodies. The stock tap writes three integers, and a state for each partition.
+- "The imports" take the interpreter apart in the end, as Python does; the tap ends without that.
 - dlt also normalizes and loads into files; airbyte-cdk is run without a destination.
 - tap-rest-api-msdk pins an old SDK and knows one set of credentials, so it is measured with one
   account only.

@@ -14,6 +14,7 @@ import pendulum
 from singer_sdk import Tap
 from singer_sdk.helpers.capabilities import PluginCapabilities, TapCapabilities
 from singer_sdk.io_base import SingerWriter
+from singer_sdk.mapper import RemoveRecordTransform
 
 from tap_balance.accounts import read_accounts
 from tap_balance.accounts_file import read_accounts_file
@@ -181,7 +182,10 @@ class TapBalance(Tap):
         if config and config.parse_env:
             cls.append_builtin_config(cls.config_jsonschema)
             settings |= read_environment(cls.config_jsonschema, cls._env_var_prefix)
-        return cls(config=settings, **kwargs)
+        tap = cls(config=settings, **kwargs)
+        if config:
+            config.config.clear()  # thousands of accounts are in memory as accounts by now
+        return tap
 
     @classmethod
     def invoke(  # type: ignore[override]
@@ -207,6 +211,13 @@ class TapBalance(Tap):
             msg = (
                 f"--catalog: the stream {BalanceStream.name} is not selected, so nothing would be "
                 "read; select it, or do not run the tap"
+            )
+            raise SettingsError(msg)
+        maps = tap.mapper.stream_maps.get(BalanceStream.name, [])
+        if maps and all(isinstance(stream_map, RemoveRecordTransform) for stream_map in maps):
+            msg = (
+                f"stream_maps: the stream {BalanceStream.name} is removed, so nothing would be "
+                "read; keep it, or do not run the tap"
             )
             raise SettingsError(msg)
         # Made before anything goes out, so that a CA bundle that cannot be read ends it here.
@@ -252,7 +263,8 @@ class TapBalance(Tap):
                 raise
             self._config = with_defaults(self._config, self.config_jsonschema)
             return list(error.problems)
-        self._config = checked
+        # Read, they are of no more use here, and stream_maps may look into this config.
+        self._config = {name: value for name, value in checked.items() if name != "accounts"}
         return []
 
     def _handle_termination(self, signum: int, frame: FrameType | None) -> None:  # noqa: ARG002

@@ -276,6 +276,8 @@ def test_without_a_home_in_a_read_only_folder_and_with_warnings_as_errors_it_run
         ({"balance": {"x": "1/0"}}, "stream_maps: an expression fails with ZeroDivisionError"),
         ({"balance": {"x": "nobody"}}, "stream_maps: Failed to evaluate"),
         ({"balance": 5}, "stream_maps.balance: "),
+        ({"balance": None}, "stream_maps: the stream balance is removed"),
+        ({"__else__": None}, "stream_maps: the stream balance is removed"),
         ([], "stream_maps: must be a JSON object"),
     ],
 )
