@@ -49,6 +49,7 @@ def fetch_all(
         for account in accounts:
             with shutdown.waiting():
                 outcome = _outcome(fetch, account, progress)
+            progress.tell()
             yield account, outcome
         return
     executor = ThreadPoolExecutor(threads, thread_name_prefix="balance")

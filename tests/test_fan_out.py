@@ -45,17 +45,19 @@ def accounts(count: int, url: str = "https://balance.example") -> list[Account]:
 
 
 def fetch_from(
-    listed: list[Account], shutdown: Shutdown | None = None, **limits: float
+    listed: list[Account], *, at_once: int = 8, **limits: float
 ) -> tuple[list[tuple[Account, Outcome]], float]:
     options: dict[str, Any] = {"request_timeout": 5, "max_attempts": 2, "max_elapsed": 20} | limits
-    ending = shutdown or Shutdown()
-    client = BalanceClient(listed, **options, max_concurrency=8, shutdown=ending, logger=LOGGER)
+    ending = Shutdown()
+    client = BalanceClient(
+        listed, **options, max_concurrency=at_once, shutdown=ending, logger=LOGGER
+    )
     began = time.monotonic()
     outcomes = list(
         fetch_all(
             client.fetch,
             listed,
-            max_concurrency=8,
+            max_concurrency=at_once,
             shutdown=ending,
             progress=Progress(len(listed), LOGGER),
         )
@@ -168,9 +170,11 @@ def test_a_host_that_is_down_costs_one_accounts_tries_and_leaves_other_hosts_alo
 
 @pytest.mark.slow
 def test_a_host_that_answered_once_is_given_more_chances() -> None:
-    scripts = [http(200, BODY), *[(read_request,)] * 8, http(200, BODY)]
+    scripts: list[Script] = [http(200, BODY), *[(read_request,)] * 8, http(200, BODY)]
     with FaultServer(scripts) as server:
-        outcomes, _ = fetch_from(accounts(30, f"http://127.0.0.1:{server.port}"), max_attempts=1)
+        # One at a time, so that the first one is answered before the others are not.
+        listed = accounts(30, f"http://127.0.0.1:{server.port}")
+        outcomes, _ = fetch_from(listed, max_attempts=1, at_once=1)
     failed = [str(outcome) for _, outcome in outcomes if isinstance(outcome, AccountError)]
     assert len(failed) == 8
     assert not any("was not asked" in text for text in failed)
@@ -179,7 +183,8 @@ def test_a_host_that_answered_once_is_given_more_chances() -> None:
 @pytest.mark.slow
 def test_a_429_with_retry_after_slows_every_account_of_the_host() -> None:
     slow = http(429, headers={"Retry-After": "1"})
-    with FaultServer([slow, http(200, BODY)]) as server:
+    # The others take their time, so that the pause is known before anybody asks a second time.
+    with FaultServer([slow, (read_request, lambda _: time.sleep(0.3), WHOLE)]) as server:
         listed = accounts(40, f"http://127.0.0.1:{server.port}")
         outcomes, _ = fetch_from(listed)
         first, *later = server.accepted
@@ -202,8 +207,9 @@ def test_a_429_beyond_max_elapsed_fails_the_others_without_asking() -> None:
     assert "has told another account to wait (tries: 0" in texts[-1]
 
 
+@pytest.mark.parametrize("at_once", [1, 2])
 def test_a_long_run_tells_how_far_it_is(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, at_once: int
 ) -> None:
     monkeypatch.setattr(progress, "INTERVAL", 0.05)
 
@@ -213,7 +219,9 @@ def test_a_long_run_tells_how_far_it_is(
 
     caplog.set_level(logging.INFO)
     told = Progress(10, LOGGER)
-    list(fetch_all(fetch, accounts(10), max_concurrency=2, shutdown=Shutdown(), progress=told))
+    list(
+        fetch_all(fetch, accounts(10), max_concurrency=at_once, shutdown=Shutdown(), progress=told)
+    )
     lines = [record.getMessage() for record in caplog.records]
     assert len(lines) >= 2
     # Counted when they are done, although the first one still holds up the output.
