@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
+from tap_balance import strict_json
 from tap_balance.errors import SettingsError
 from tap_balance.settings import check_entries
 
@@ -60,7 +61,7 @@ def _lines(text: str) -> Iterator[tuple[str, Any]]:
 
 def _parse(text: str, place: str) -> Any:  # noqa: ANN401
     try:
-        return json.loads(text, parse_constant=_refuse_constant)
+        return strict_json.loads(text)
     except json.JSONDecodeError as error:
         where = f"line {error.lineno}, column {error.colno}"
         if place != _SETTING:
@@ -70,7 +71,3 @@ def _parse(text: str, place: str) -> Any:  # noqa: ANN401
     except (ValueError, RecursionError):
         msg = f"{place}: not JSON"
         raise SettingsError(msg) from None
-
-
-def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(name)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import re
 from dataclasses import dataclass
 from decimal import Context, Decimal, InvalidOperation
-from typing import Any, NoReturn
+from typing import Any
+
+from tap_balance import strict_json
 
 FIELDS = ("balance", "gift_balance", "total_balance")
 SCALE = 4
@@ -67,11 +68,10 @@ def parse_body(body: bytes) -> Any:  # noqa: ANN401
         WrongShapeError: An object in it repeats a name.
     """
     try:
-        return json.loads(
+        return strict_json.loads(
             body,
             parse_float=_decimal,
             parse_int=_integer,
-            parse_constant=_refuse_constant,
             object_pairs_hook=_unique,
         )
     except WrongShapeError:
@@ -185,11 +185,6 @@ def _decimal(text: str) -> Decimal:
         return Decimal(text)
     except InvalidOperation:  # an exponent that no computer can hold
         return Decimal("Infinity")
-
-
-def _refuse_constant(name: str) -> NoReturn:
-    msg = f"{name} is not JSON"
-    raise ValueError(msg)
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, NoReturn
+from typing import IO, TYPE_CHECKING, Any
 
 from singer_sdk.singerlib import Catalog, Metadata, Schema
 
+from tap_balance import strict_json
 from tap_balance.errors import SettingsError
 from tap_balance.streams import SCHEMA, BalanceStream
 
@@ -29,9 +30,7 @@ def read_config(path: str) -> dict[str, Any]:
         msg = "--config: is not a path; write the settings into a file, or use --config=ENV"
         raise SettingsError(msg)
     try:
-        config = json.loads(
-            Path(path).read_text(encoding="utf-8-sig"), parse_constant=_refuse_constant
-        )
+        config = strict_json.loads(Path(path).read_text(encoding="utf-8-sig"))
     except OSError as error:
         msg = f"--config {path}: {error.strerror}"
         raise SettingsError(msg) from None
@@ -45,10 +44,6 @@ def read_config(path: str) -> dict[str, Any]:
         msg = f"--config {path}: not a JSON object"
         raise SettingsError(msg)
     return config
-
-
-def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(name)
 
 
 def read_catalog(file: IO[str]) -> dict[str, Any]:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 from itertools import islice
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 from singer_sdk import typing as th
 
+from tap_balance import strict_json
 from tap_balance.accounts import LONGEST_NAME, MOST_PROBLEMS, PRODUCTS, parse_shard
 from tap_balance.errors import SettingsError
 from tap_balance.snapshots import parse_interval
@@ -271,12 +271,8 @@ def _parse_text(text: str, types: Sequence[str]) -> Any:  # noqa: ANN401
     if "boolean" in types:
         return text.strip().lower() in _TRUE
     if "array" in types or "object" in types:
-        return json.loads(text, parse_constant=_refuse_constant)
+        return strict_json.loads(text)
     return text
-
-
-def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(name)
 
 
 def _number(text: str) -> float | str:

@@ -39,18 +39,22 @@ def many(sandbox: Sandbox, count: int) -> dict[str, Any]:
     return settings
 
 
-def test_a_full_disk_is_a_line_and_status_1(sandbox: Sandbox, tmp_path: Path) -> None:
-    config = tmp_path / "config.json"
-    config.write_text(json.dumps(settings_of(sandbox.url, "example")))
+def run_into_a_full_disk(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     with open("/dev/full", "w") as full:  # noqa: PTH123
-        run = subprocess.run(
-            [sys.executable, "-m", "tap_balance", "--config", config],
+        return subprocess.run(
+            [sys.executable, "-m", "tap_balance", *arguments],
             stdout=full,
             stderr=subprocess.PIPE,
             text=True,
             timeout=60,
             check=False,
         )
+
+
+def test_a_full_disk_is_a_line_and_status_1(sandbox: Sandbox, tmp_path: Path) -> None:
+    config = tmp_path / "config.json"
+    config.write_text(json.dumps(settings_of(sandbox.url, "example")))
+    run = run_into_a_full_disk("--config", config)
     assert run.returncode == 1
     assert "stdout cannot be written any more (No space left on device)" in run.stderr
     assert "Traceback" not in run.stderr
@@ -58,15 +62,7 @@ def test_a_full_disk_is_a_line_and_status_1(sandbox: Sandbox, tmp_path: Path) ->
 
 @pytest.mark.parametrize("argument", ["--discover", "--about", "--version"])
 def test_a_full_disk_is_a_line_for_every_command(argument: str) -> None:
-    with open("/dev/full", "w") as full:  # noqa: PTH123
-        run = subprocess.run(
-            [sys.executable, "-m", "tap_balance", argument],
-            stdout=full,
-            stderr=subprocess.PIPE,
-            text=True,
-            timeout=60,
-            check=False,
-        )
+    run = run_into_a_full_disk(argument)
     assert run.returncode == 1
     assert "stdout cannot be written (No space left on device)." in run.stderr
 
@@ -105,14 +101,7 @@ def test_an_unbuffered_run_into_a_pipe_that_does_not_block_loses_nothing(
 
 
 def test_a_reader_that_goes_away_is_a_line_and_status_1(sandbox: Sandbox, tmp_path: Path) -> None:
-    config = tmp_path / "config.json"
-    config.write_text(json.dumps(settings_of(sandbox.url, "example")))
-    with subprocess.Popen(
-        [sys.executable, "-m", "tap_balance", "--config", config],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as process:
+    with started(settings_of(sandbox.url, "example"), tmp_path) as process:
         assert process.stdout is not None
         assert process.stderr is not None
         process.stdout.close()
@@ -151,14 +140,7 @@ def test_a_signal_ends_a_request_in_flight_and_the_state_is_out(  # noqa: PLR091
     }  # fmt: skip
     settings = settings_of(sandbox.url, "example")
     settings["accounts"] = [stuck] if single else [*settings["accounts"], stuck]
-    config = tmp_path / "config.json"
-    config.write_text(json.dumps(settings))
-    with subprocess.Popen(
-        [sys.executable, "-m", "tap_balance", "--config", config],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as process:
+    with started(settings, tmp_path) as process:
         assert process.stdout is not None
         lines = [process.stdout.readline() for _ in range(1 if single else 2)]
         time.sleep(0.3)
