@@ -7,10 +7,13 @@ import os
 import subprocess
 import sys
 from typing import TYPE_CHECKING, Any
+from unittest import mock
 
 import pytest
+from singer_sdk.configuration import _dict_config
 
 from tap_balance.sandbox import settings_of
+from tap_balance.tap import TapBalance
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -54,6 +57,21 @@ def test_settings_on_the_command_line_are_refused_and_not_shown(
     assert "SHOW-ME-NOT" not in run.stderr
 
 
+def test_a_file_dot_env_overrides_nothing_that_is_set(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The SDK looks for it above its own code, where a test cannot put one.
+    dotenv = tmp_path / ".env"
+    dotenv.write_text("TAP_BALANCE_DEV_KEY=of-the-file\nTAP_BALANCE_ACCOUNT=of-the-file\n")
+    monkeypatch.setattr(_dict_config, "find_dotenv", lambda: str(dotenv))
+    monkeypatch.setenv("TAP_BALANCE_DEV_KEY", "exported")
+    monkeypatch.setenv("TAP_BALANCE_DEV_SECRET", "fake-secret")
+    monkeypatch.delenv("TAP_BALANCE_ACCOUNT", raising=False)
+    config = TapBalance.cb_config(mock.Mock(), mock.Mock(), ("ENV",))
+    (account,) = TapBalance.from_command_line(config).accounts
+    assert (account.name, account.dev_key) == ("default", "exported")
+
+
 def test_an_unknown_log_level_is_named(run_tap: Callable[..., Run]) -> None:
     run = run_tap({}, env={"TAP_BALANCE_LOGLEVEL": "LOUD"})
     assert run.status == 1
@@ -69,15 +87,20 @@ def test_a_config_with_a_byte_order_mark_and_crlf_works(
     assert run_tap(None, "--config", str(path)).status == 0
 
 
+def state_file(folder: Path, content: object) -> tuple[str, str]:
+    """Save a state and return the arguments to use it."""
+    path = folder / "state.json"
+    path.write_text(content if isinstance(content, str) else json.dumps(content))
+    return "--state", str(path)
+
+
 @pytest.mark.parametrize(
     "content", ["", "{", "[]", '{"bookmarks": []}', '{"bookmarks": {"x": {}}}']
 )
 def test_a_bad_state_costs_no_snapshot(
     run_tap: Callable[..., Run], sandbox: Sandbox, tmp_path: Path, content: str
 ) -> None:
-    path = tmp_path / "state.json"
-    path.write_text(content)
-    run = run_tap(settings_of(sandbox.url, "example"), "--state", str(path))
+    run = run_tap(settings_of(sandbox.url, "example"), *state_file(tmp_path, content))
     assert run.status == 0
     assert len(run.records) == 1
     assert len(run.of_type("STATE")) == 1
@@ -90,9 +113,8 @@ def test_a_failed_run_keeps_the_bookmark(
         "replication_key": "snapshot_at",
         "replication_key_value": "2026-01-31T10:00:00Z",
     }
-    path = tmp_path / "state.json"
-    path.write_text(json.dumps({"bookmarks": {"balance": bookmark}}))
-    run = run_tap(settings_of(sandbox.url, "expired"), "--state", str(path))
+    state = state_file(tmp_path, {"bookmarks": {"balance": bookmark}})
+    run = run_tap(settings_of(sandbox.url, "expired"), *state)
     assert [message["value"] for message in run.of_type("STATE")] == [
         {"bookmarks": {"balance": bookmark}}
     ]
@@ -146,9 +168,8 @@ def test_a_state_ahead_of_the_clock_loses_nothing_and_is_put_right(
     run_tap: Callable[..., Run], sandbox: Sandbox, tmp_path: Path
 ) -> None:
     ahead = {"replication_key": "snapshot_at", "replication_key_value": "2999-01-01T00:00:00Z"}
-    path = tmp_path / "state.json"
-    path.write_text(json.dumps({"bookmarks": {"balance": ahead}}))
-    run = run_tap(settings_of(sandbox.url, "example"), "--state", str(path))
+    given = state_file(tmp_path, {"bookmarks": {"balance": ahead}})
+    run = run_tap(settings_of(sandbox.url, "example"), *given)
     assert run.status == 0
     (record,) = run.records
     (state,) = run.of_type("STATE")
@@ -159,9 +180,9 @@ def test_a_state_ahead_of_the_clock_loses_nothing_and_is_put_right(
 def test_a_state_of_another_stream_is_not_taken_over(
     run_tap: Callable[..., Run], sandbox: Sandbox, tmp_path: Path
 ) -> None:
-    path = tmp_path / "state.json"
-    path.write_text(json.dumps({"bookmarks": {"orders": {"partitions": [{"context": {"a": 1}}]}}}))
-    run = run_tap(settings_of(sandbox.url, "example"), "--state", str(path))
+    other = {"partitions": [{"context": {"a": 1}}]}
+    given = state_file(tmp_path, {"bookmarks": {"orders": other}})
+    run = run_tap(settings_of(sandbox.url, "example"), *given)
     assert run.status == 0
     assert len(run.records) == 1
     (state,) = run.of_type("STATE")
