@@ -114,21 +114,21 @@ def answer_to(authorization: str | None, moment: int, seed: int) -> tuple[int, d
     Returns:
         The HTTP status and the body.
     """
-    name = _authenticate(authorization)
+    name = authenticate(authorization)
     if name in ERRORS:
         status, code, message = ERRORS[name]
         return status, {"code": code, "message": message}
     if name in FIXED:
-        return 200, _sms_body(*FIXED[name])
+        return 200, sms_body(*FIXED[name])
     if name in DRAINS:
         drain = DRAINS[name]
-        body_of = _sms_body if drain.product == "sms" else _otp_body
+        body_of = sms_body if drain.product == "sms" else otp_body
         return 200, body_of(*drain.at(moment, seed, name))
     status, code, message = ERRORS["wrong-token"]
     return status, {"code": code, "message": message}
 
 
-def _authenticate(authorization: str | None) -> str:
+def authenticate(authorization: str | None) -> str:
     """Check HTTP Basic; return the account's name, or "" if the credentials are wrong."""
     scheme, _, token = (authorization or "").partition(" ")
     try:
@@ -139,7 +139,8 @@ def _authenticate(authorization: str | None) -> str:
     return user.removeprefix(dev_key("")) if known else ""
 
 
-def _sms_body(balance: int, gift_balance: int) -> dict[str, Any]:
+def sms_body(balance: int, gift_balance: int) -> dict[str, Any]:
+    """Make the body that an `sms` account answers with; the amounts are x10000."""
     amounts = {
         "balance": balance,
         "gift_balance": gift_balance,
@@ -153,7 +154,8 @@ def _sms_body(balance: int, gift_balance: int) -> dict[str, Any]:
     return body
 
 
-def _otp_body(balance: int, gift_balance: int) -> dict[str, Any]:
+def otp_body(balance: int, gift_balance: int) -> dict[str, Any]:
+    """Make the body that an `otp` account answers with; the amounts are x10000."""
     return {
         "currency": "USD",
         "balance": exact_decimal(balance),
@@ -185,6 +187,10 @@ class Sandbox(ThreadingHTTPServer):
         """Where the sandbox listens, to be used as `base_url`."""
         return f"http://127.0.0.1:{self.server_port}"
 
+    def answer(self, authorization: str | None) -> tuple[int, dict[str, Any]]:
+        """Answer a request for a balance at this moment; see `answer_to`."""
+        return answer_to(authorization, int(time.time()), self.seed)
+
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
@@ -195,8 +201,7 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         time.sleep(self.server.latency)
         if self.path == ENDPOINT:
-            authorization = self.headers.get("Authorization")
-            status, body = answer_to(authorization, int(time.time()), self.server.seed)
+            status, body = self.server.answer(self.headers.get("Authorization"))
         else:
             status, body = 404, {"code": 404, "message": f"no such path; ask {ENDPOINT}"}
         content = json.dumps(body).encode()

@@ -13,14 +13,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import destinations
 import embedded
 import pytest
+from bank import Bank
+from destinations import emulated_snowflake
 from hypothesis import HealthCheck, settings
 
 from tap_balance.sandbox import Sandbox
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
+
+    from destinations import SnowflakeServer
 
 ROOT = Path(__file__).resolve().parent.parent
 NO_CA = dict.fromkeys(("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE", "SSL_CERT_DIR"), "")
@@ -77,10 +82,13 @@ class Tally:
 
 
 _TALLY = pytest.StashKey[Tally]()
+_STORED = pytest.StashKey[dict[tuple[str, str], str]]()
+"""What the tests of the destinations found: (check, destination) -> a few words."""
 
 
 def pytest_configure(config: pytest.Config) -> None:
     config.stash[_TALLY] = Tally()
+    config.stash[_STORED] = {}
 
 
 def pytest_terminal_summary(
@@ -100,10 +108,31 @@ def pytest_terminal_summary(
             f"the slowest {max(tally.stops):.2f} s after it"
         )
 
+    if stored := config.stash[_STORED]:
+        terminalreporter.section("what is stored, by check and destination")
+        for line in table(stored):
+            terminalreporter.line(line)
+
+
+def table(cells: Mapping[tuple[str, str], str]) -> Iterator[str]:
+    """Lay out what was found: a block for each check, the same words together."""
+    for check in dict.fromkeys(check for check, _ in cells):
+        by_words: dict[str, list[str]] = {}
+        for (of, destination), words in cells.items():
+            if of == check:
+                by_words.setdefault(words, []).append(destination)
+        for number, (words, destinations) in enumerate(by_words.items()):
+            yield f"{check if number == 0 else '':<22}{words:<46}{', '.join(destinations)}"
+
 
 @pytest.fixture(scope="session")
 def tally(pytestconfig: pytest.Config) -> Tally:
     return pytestconfig.stash[_TALLY]
+
+
+@pytest.fixture(scope="session")
+def stored(pytestconfig: pytest.Config) -> dict[tuple[str, str], str]:
+    return pytestconfig.stash[_STORED]
 
 
 @pytest.fixture
@@ -140,6 +169,30 @@ def sandbox() -> Iterator[Sandbox]:
         yield server
         server.shutdown()
         thread.join()
+
+
+@pytest.fixture(scope="session")
+def bank() -> Iterator[Bank]:
+    with Bank() as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.05,))
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+@pytest.fixture(scope="session")
+def snowflake(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SnowflakeServer]:
+    with emulated_snowflake(tmp_path_factory.mktemp("emulator")) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def meltano_project(
+    meltano: object, tmp_path_factory: pytest.TempPathFactory
+) -> destinations.Meltano:
+    assert meltano is not None  # it has installed the plugins
+    return destinations.Meltano(tmp_path_factory.mktemp("project"))
 
 
 @pytest.fixture(scope="session")

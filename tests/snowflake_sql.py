@@ -1,0 +1,31 @@
+"""Runs SQL in Snowflake: JSON lines in, JSON lines out.
+
+Run in a venv with snowflake-connector-python. Its argument holds how to connect, as JSON. Each
+line on stdin is a statement, a JSON string; each answer is {"rows": [...]} or {"error": "..."}.
+Numbers and instants are text, so that nothing is rounded on the way.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+import sys
+from typing import Any
+
+import snowflake.connector
+
+
+def text(value: Any) -> Any:
+    if value is None or isinstance(value, str):
+        return value
+    return value.isoformat() if isinstance(value, dt.datetime) else str(value)
+
+
+connection = snowflake.connector.connect(**json.loads(sys.argv[1]))
+for line in sys.stdin:
+    try:
+        rows = connection.cursor().execute(json.loads(line)).fetchall()
+        answer: dict[str, Any] = {"rows": [[text(value) for value in row] for row in rows]}
+    except snowflake.connector.errors.Error as error:
+        answer = {"error": str(error)}
+    print(json.dumps(answer), flush=True)

@@ -1,0 +1,22 @@
+"""The tap, at an instant of the test's choosing: TEST_CLOCK holds it, in ISO 8601.
+
+A destination's time zone and daylight-saving time cannot be tested with the clock on the wall.
+Everything else is the command `tap-balance`.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+
+import pendulum
+
+from tap_balance.__main__ import main
+
+NOW = pendulum.parse(os.environ["TEST_CLOCK"])
+assert isinstance(NOW, pendulum.DateTime)
+
+time.time = lambda: NOW.timestamp()  # the SDK's, for the moment that the run began
+pendulum.now = lambda tz=None: NOW.in_timezone(tz or "UTC")  # the client's, for `observed_at`
+
+main()
