@@ -8,17 +8,22 @@ export UV_COMPILE_BYTECODE := 1
 export UV_NO_PROGRESS := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench bench-quick format lock clean
+.PHONY: help demo test check check-snowflake bench bench-quick format lock clean
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: .venv/ready .venvs/meltano/ready ## From an empty clone to balances in a Postgres, without an account
 	@.venv/bin/python demo/demo.py
 
-test: .venv/ready .venvs/meltano/ready ## Everything that CI runs: lint, types, all tests
+TEST_VENVS := .venv/ready $(patsubst %,.venvs/%/ready,fakesnow meltano pipelinewise-target-postgres target-csv)
+
+test: $(TEST_VENVS) ## Everything that CI runs: lint, types, all tests
 	@$(MAKE) --no-print-directory lint
 	.venv/bin/python -m pytest
+
+check-snowflake: $(TEST_VENVS) ## Check a real Snowflake account, from SNOWFLAKE_ variables
+	@.venv/bin/python tests/check_snowflake.py
 
 check: .venv/ready ## The fast inner loop: lint, types, and the tests that take no time
 	@$(MAKE) --no-print-directory lint

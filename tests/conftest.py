@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import embedded
 import pytest
 from bank import Bank
-from destinations import Meltano, emulated_snowflake
+from destinations import REAL_SNOWFLAKE, Meltano, SnowflakeServer, emulated_snowflake
 from hypothesis import HealthCheck, settings
 
 from tap_balance.sandbox import Sandbox
@@ -24,7 +24,6 @@ from tap_balance.sandbox import Sandbox
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-    from destinations import SnowflakeServer
 
 ROOT = Path(__file__).resolve().parent.parent
 NO_CA = dict.fromkeys(("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE", "SSL_CERT_DIR"), "")
@@ -182,6 +181,11 @@ def bank() -> Iterator[Bank]:
 
 @pytest.fixture(scope="session")
 def snowflake(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SnowflakeServer]:
+    """The emulator, or with `make check-snowflake` a real account."""
+    if REAL_SNOWFLAKE:
+        with closing(SnowflakeServer(REAL_SNOWFLAKE)) as server:
+            yield server
+        return
     with emulated_snowflake(tmp_path_factory.mktemp("emulator")) as server:
         yield server
 

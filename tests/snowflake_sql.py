@@ -1,7 +1,7 @@
 """Runs SQL in Snowflake: JSON lines in, JSON lines out.
 
-Run in a venv with snowflake-connector-python. Its argument holds how to connect, as JSON. Each
-line on stdin is a statement, a JSON string; each answer is {"rows": [...]} or {"error": "..."}.
+Run in a venv with snowflake-connector-python. The first line on stdin says how to connect; each
+other is a statement, a JSON string. Each answer is {"rows": [...]} or {"error": "..."}.
 Numbers and instants are text, so that nothing is rounded on the way.
 """
 
@@ -21,7 +21,7 @@ def text(value: Any) -> Any:
     return value.isoformat() if isinstance(value, dt.datetime) else str(value)
 
 
-connection = snowflake.connector.connect(**json.loads(sys.argv[1]))
+connection = snowflake.connector.connect(**json.loads(sys.stdin.readline()))
 for line in sys.stdin:
     try:
         rows = connection.cursor().execute(json.loads(line)).fetchall()

@@ -272,8 +272,8 @@ def test_two_loads_of_one_interval_at_once(
         with start(destination.target, load) as one, start(destination.target, load) as other:
             statuses = [one.wait(), other.wait()]
             print(one.output, other.output)  # noqa: T201
-        # Meltano refuses the second, and can fail both, since they share the files in `.meltano/run`;
-        # a scheduler's retry mends that.
+        # Meltano refuses the second. It can fail both, since they share the files in
+        # `.meltano/run`; a scheduler's retry mends that.
         if "meltano" in destination.label and 0 not in statuses:
             statuses.append(destination.load(load))
         assert 0 in statuses
