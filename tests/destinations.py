@@ -25,6 +25,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import psycopg
 import yaml
 
+from tap_balance.sandbox import SECRET
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
@@ -219,6 +221,10 @@ class Target(ABC):
     def types(self) -> dict[str, str]:
         """The type of each column, as the destination names it."""
 
+    @abstractmethod
+    def query(self, sql: str) -> list[list[Any]]:
+        """Run one of README.md's queries, over what this target has stored."""
+
     def environment(self) -> dict[str, str]:
         """What a plain pipe has to set for this target."""
         return {}
@@ -276,6 +282,9 @@ class Postgres(Target):
         if not self._query("SELECT 1 FROM information_schema.tables WHERE table_name = 'balance'"):
             return []
         return self._query("SELECT * FROM tap_balance.balance")
+
+    def query(self, sql: str) -> list[list[Any]]:
+        return [list(row.values()) for row in self._query(sql)]
 
     def types(self) -> dict[str, str]:
         columns = self._query("SELECT * FROM information_schema.columns WHERE table_name='balance'")
@@ -436,6 +445,13 @@ class Snowflake(Target):
         rows = self._server.query(f"select {names} from {self._database}.{self.name}.BALANCE")
         return [dict(zip(types, row, strict=True)) for row in rows]
 
+    def query(self, sql: str) -> list[list[Any]]:
+        return self._server.query(
+            sql.strip()
+            .rstrip(";")
+            .replace("tap_balance.balance", f"{self._database}.{self.name}.BALANCE")
+        )
+
     def types(self) -> dict[str, str]:
         columns = self._server.query(
             "select column_name, data_type, numeric_precision, numeric_scale "
@@ -456,6 +472,18 @@ class Files(Target):
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+
+    def query(self, sql: str) -> list[list[Any]]:
+        program = "import duckdb, json, sys; rows = duckdb.sql(sys.argv[1]).fetchall()"
+        program += "; print(json.dumps(rows, default=str))"
+        answer = subprocess.run(
+            [CONNECTOR_PYTHON, "-c", program, sql.replace("output/", f"{self._folder}/")],
+            check=True,
+            capture_output=True,
+            text=True,
+        )
+        rows: list[list[Any]] = json.loads(answer.stdout)
+        return rows
 
     def set_time_zone(self, zone: str) -> None:
         """Nothing here has sessions."""
@@ -636,7 +664,9 @@ class Meltano(Runner):
         target: Target,
         load: Load,
     ) -> Running:
-        settings = load.settings | {"accounts": json.dumps(load.settings["accounts"])}
+        settings = dict(load.settings)
+        if "accounts" in settings:
+            settings["accounts"] = json.dumps(settings["accounts"])
         environment = self._environment | load.clock
         environment |= {f"TAP_BALANCE_{key.upper()}": str(settings[key]) for key in settings}
         if load.without:
@@ -697,6 +727,6 @@ class Destination:
         """Run the pipeline to its end and return its status."""
         with self.runner.start(self.target, load) as running:
             status = running.wait()
-            # Shown by pytest if the test fails.
-            print(running.output)  # noqa: T201
+            print(running.output)  # noqa: T201 - pytest shows it if the test fails
+            assert SECRET not in running.output
             return status

@@ -48,7 +48,7 @@ NOTHING_TO_DO = re.compile(
     r"remove\s+'@~/|drop file format|create or replace file format", re.IGNORECASE
 )
 PRIMARY_KEY = re.compile(r",\s*PRIMARY KEY \(\w+\)")
-TIME_ZONE = re.compile(r"alter user "\w+" set timezone = '([A-Za-z/_]+)'", re.IGNORECASE)
+TIME_ZONE = re.compile(r"""alter user "\w+" set timezone = '([A-Za-z/_]+)'""", re.IGNORECASE)
 
 
 def execute(cursor: Any, command: str, params: Any = None, *rest: Any, **options: Any) -> Any:

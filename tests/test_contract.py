@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import yaml
+from destinations import Csv, Load
 from hatchling.build import build_wheel
 
 from tap_balance.settings import SETTINGS
@@ -71,6 +72,22 @@ def test_env_example_and_the_readme_name_every_setting_and_no_other() -> None:
     assert re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE) == setting_names()
     record = readme.split("## The record", 1)[1].split("\n## ", 1)[0]
     assert re.findall(r"^\| `(\w+)` \|", record, re.MULTILINE) == list(SCHEMA["properties"])
+
+
+def test_the_readmes_loaders_are_the_ones_that_are_tested() -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"```yaml\n(loaders:.*?)```", readme, re.DOTALL)
+    loaders = [loader for block in blocks for loader in yaml.safe_load(block)["loaders"]]
+    pins = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    assert [loader["pip_url"] for loader in loaders if f'"{loader["pip_url"]}"' not in pins] == []
+    project = yaml.safe_load((ROOT / "meltano.yml").read_text(encoding="utf-8"))
+    shipped = {loader["name"]: loader for loader in project["plugins"]["loaders"]}
+    for loader in loaders[:3]:
+        ours = shipped[loader["name"]]
+        assert ours["pip_url"].startswith(f"{loader['pip_url']} --constraint ")
+        assert loader.get("env") == ours.get("env")
+        assert loader["config"].items() >= ours["config"].items()
+    assert loaders[3]["config"] == Csv(Path("output")).config(Load({}, ""))
 
 
 def test_every_report_names_tests_that_exist() -> None:

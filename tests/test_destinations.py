@@ -6,14 +6,19 @@ destination loses is stated, and README.md names it. The words are printed as a 
 
 from __future__ import annotations
 
+import json
+import re
 import time
 import uuid
+from contextlib import closing
 from dataclasses import replace
+from decimal import Decimal
 from typing import TYPE_CHECKING
 
 import pytest
 from bank import Account
 from destinations import (
+    ROOT,
     Csv,
     Destination,
     Jsonl,
@@ -34,7 +39,7 @@ if TYPE_CHECKING:
 
     import embedded
     from bank import Bank
-    from destinations import Target
+    from destinations import Meltano, Target
 
 pytestmark = pytest.mark.e2e
 
@@ -176,6 +181,22 @@ def test_every_value_arrives(
     )
 
 
+def readme_query(label: str) -> str:
+    """The query for the latest balance of each account that README.md gives for a destination."""
+    titles = {
+        "postgres": "Postgres",
+        "snowflake": "Snowflake",
+        "jsonl": "DuckDB over JSON Lines",
+        "csv": "DuckDB over CSV",
+        "pipelinewise-postgres": "PipelineWise",
+    }
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    (query,) = re.findall(
+        rf"```sql\n-- {titles[label.split(maxsplit=1)[0]]}: .*\n([^`]*)```", readme
+    )
+    return str(query)
+
+
 ZONES = ["Asia/Shanghai"] * 4 + ["America/New_York"] * 4 + ["UTC"] * 2
 """Time zone of the sessions, for ten hourly runs from midnight UTC.
 
@@ -205,6 +226,12 @@ def test_ten_intervals_are_ten_rows_in_any_time_zone(
         hours = [hour for hour in range(10) if ZONES[hour] == zone]
         says(check, same([rows[hour] for hour in hours], [expected[hour] for hour in hours]))
     says("around DST change", f"{len({row.snapshot_at for row in rows[5:7]})} instants")
+
+    ((name, snapshot_at, balance10000, balance, currency),) = destination.target.query(
+        readme_query(destination.label)
+    )
+    assert (name, utc(snapshot_at), int(balance10000)) == ("main", utc("2026-11-01T09:00Z"), 123456)
+    assert (Decimal(balance), currency) == (Decimal("12.3456"), None)
 
 
 def test_a_table_that_lacks_a_column_and_an_interval_that_is_loaded_twice(
@@ -311,15 +338,31 @@ def test_without_pgoptions_postgres_shifts_instants_but_never_keys(
 ) -> None:
     """That is why README.md asks for PGOPTIONS, and why the key is text."""
     monkeypatch.setattr(Postgres, "environment", lambda _: {})
-    target = Postgres(postgres, f"t_{uuid.uuid4().hex}")
-    pipe_into_postgres = Destination("postgres", target, Pipe(tmp_path))
-    pipe_into_postgres.target.set_time_zone("America/New_York")
     settings = bank.settings([Account("main")])
-    for at in ("2026-11-01T05:30:00Z", "2026-11-01T06:30:00Z"):
-        assert pipe_into_postgres.load(Load(settings, at)) == 0
-    rows = pipe_into_postgres.target.rows()
+    with closing(Postgres(postgres, f"t_{uuid.uuid4().hex}")) as target:
+        target.set_time_zone("America/New_York")
+        for at in ("2026-11-01T05:30:00Z", "2026-11-01T06:30:00Z"):
+            assert Destination("postgres", target, Pipe(tmp_path)).load(Load(settings, at)) == 0
+        rows = target.rows()
     assert [row.snapshot_id for row in rows] == [
         "main@2026-11-01T05:00:00Z",
         "main@2026-11-01T06:00:00Z",
     ]
     assert {row.snapshot_at for row in rows} == {utc("2026-11-01T01:00:00Z")}
+
+
+def test_ten_thousand_accounts_go_through_meltano(
+    postgres: embedded.Postgres, meltano_project: Meltano, bank: Bank, tmp_path: Path
+) -> None:
+    accounts = [Account(f"a{number}") for number in range(10_000)]
+    accounts[5_000] = Account("refused", error="expired")
+    settings = bank.settings(accounts)
+    path = tmp_path / "accounts.jsonl"
+    path.write_text("\n".join(json.dumps(entry) for entry in settings.pop("accounts")))
+    load = Load(settings | {"accounts_file": str(path)}, "2026-01-31T10:00:00Z")
+    with closing(Postgres(postgres, f"t_{uuid.uuid4().hex}")) as target:
+        with meltano_project.start(target, load) as running:
+            assert running.wait() == 1
+            assert "account 'refused': HTTP 401, code 2002" in running.output
+        del accounts[5_000]
+        assert target.rows() == expected_rows(accounts, load.at)

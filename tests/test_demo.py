@@ -1,0 +1,76 @@
+"""`make demo`, as a process."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    Meltano = Callable[..., subprocess.CompletedProcess[str]]
+
+ROOT = Path(__file__).resolve().parent.parent
+pytestmark = pytest.mark.e2e
+
+
+def _demo(**options: Any) -> subprocess.Popen[str]:  # noqa: ANN401
+    return subprocess.Popen(
+        [sys.executable, ROOT / "demo" / "demo.py"],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"PYTHONUNBUFFERED": "1"},
+        **options,
+    )
+
+
+def _servers() -> list[str]:
+    """The command lines of the demo's Postgres and Meltano processes that are still there."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            command = path.read_bytes().replace(b"\0", b" ").decode(errors="replace")
+        except OSError:
+            continue
+        if str(ROOT / "demo-output" / "postgres") in command or "demo/demo.py" in command:
+            found.append(command)
+    return found
+
+
+def test_the_demo_shows_types_and_rows_and_leaves_nothing_running(meltano: Meltano) -> None:
+    assert meltano is not None
+    with _demo() as process:
+        stdout, stderr = process.communicate(timeout=180)
+    assert process.returncode == 0, stdout + stderr
+    assert stderr == ""
+    assert "numeric                     |        38 |     4" in stdout
+    assert "(6 rows)" in stdout
+    rows = (ROOT / "demo-output" / "balance.csv").read_text().splitlines()
+    assert len(rows) == 7
+    assert _servers() == []
+
+
+@pytest.mark.parametrize(("signum", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_interrupted_demo_stops_what_it_started(
+    meltano: Meltano, signum: signal.Signals, status: int
+) -> None:
+    assert meltano is not None
+    with _demo() as process:
+        assert process.stdout is not None
+        while not process.stdout.readline().startswith("Starting a Postgres"):
+            pass
+        time.sleep(1)
+        assert _servers() != []
+        process.send_signal(signum)
+        process.communicate(timeout=60)
+    assert process.returncode == status
+    assert _servers() == []
