@@ -16,13 +16,13 @@ help: ## Show this list
 demo: .venv/ready .venvs/meltano/ready ## From an empty clone to balances in a Postgres, without an account
 	@.venv/bin/python demo/demo.py
 
-TEST_VENVS := .venv/ready $(patsubst %,.venvs/%/ready,fakesnow meltano pipelinewise-target-postgres target-csv)
+TEST_VENVS := $(patsubst %,.venvs/%/ready,fakesnow pipelinewise-target-postgres target-csv)
 
-test: $(TEST_VENVS) ## Everything that CI runs: lint, types, all tests
+test: .venv/ready .meltano/ready $(TEST_VENVS) ## Everything that CI runs: lint, types, all tests
 	@$(MAKE) --no-print-directory lint
-	.venv/bin/python -m pytest
+	.venv/bin/python -m pytest --numprocesses 2 --dist loadgroup
 
-check-snowflake: $(TEST_VENVS) ## Check a real Snowflake account, from SNOWFLAKE_ variables
+check-snowflake: .venv/ready .meltano/ready $(TEST_VENVS) ## Check a real Snowflake account, from SNOWFLAKE_ variables
 	@.venv/bin/python tests/check_snowflake.py
 
 check: .venv/ready ## The fast inner loop: lint, types, and the tests that take no time
@@ -53,7 +53,7 @@ lock: .venv/ready ## Pin the newest allowed versions anew in requirements/
 	@$(COMPILE) pyproject.toml --group dev --output-file requirements/dev.txt
 
 COMPILE = .venv/bin/uv pip compile --quiet --upgrade --universal --generate-hashes \
-  --python-version 3.10 --no-emit-index-url --custom-compile-command 'make lock'
+  --python-version 3.10 --no-emit-index-url --exclude-newer "7 days" --custom-compile-command 'make lock'
 
 clean: ## Remove everything that the other targets made
 	rm -rf .venv .venvs .meltano .mypy_cache .pytest_cache .ruff_cache .hypothesis demo-output
@@ -65,6 +65,11 @@ clean: ## Remove everything that the other targets made
 	@.venv/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/bootstrap.txt
 	@.venv/bin/uv pip install --python .venv --require-hashes -r requirements/dev.txt
 	@.venv/bin/uv pip install --python .venv --no-deps --no-build-isolation --editable .
+	@touch $@
+
+.meltano/ready: .venvs/meltano/ready meltano.yml $(patsubst %,requirements/%.txt,build tap target-jsonl target-postgres target-snowflake)
+	@echo 'Installing the plugins of meltano.yml ...'
+	@MELTANO_CLI_DISABLE_VERSION_CHECK=1 .venvs/meltano/bin/meltano install
 	@touch $@
 
 .venvs/%/ready: requirements/%.txt | .venv/ready

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
 import threading
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -112,6 +113,24 @@ def pytest_terminal_summary(
             terminalreporter.line(line)
 
 
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Hand what one of the processes of pytest-xdist has seen over to the first."""
+    output = getattr(session.config, "workeroutput", None)
+    if output is not None:
+        output["tally"] = asdict(session.config.stash[_TALLY])
+        output["stored"] = [[*key, words] for key, words in session.config.stash[_STORED].items()]
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:  # noqa: ANN401 - pytest-xdist ships no types
+    output = getattr(node, "workeroutput", {})
+    tally = node.config.stash[_TALLY]
+    for name, seen in output.get("tally", {}).items():
+        setattr(tally, name, getattr(tally, name) + seen)
+    for check, destination, words in output.get("stored", []):
+        node.config.stash[_STORED][check, destination] = words
+
+
 def table(cells: Mapping[tuple[str, str], str]) -> Iterator[str]:
     """Lay out what was found: a block for each check, the same words together."""
     for check in dict.fromkeys(check for check, _ in cells):
@@ -191,8 +210,8 @@ def snowflake(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SnowflakeSer
 
 
 @pytest.fixture(scope="session")
-def meltano_project(meltano: object, tmp_path_factory: pytest.TempPathFactory) -> Meltano:
-    assert meltano is not None  # it has installed the plugins
+def meltano_project(meltano: None, tmp_path_factory: pytest.TempPathFactory) -> Meltano:
+    assert meltano is None
     return Meltano(tmp_path_factory.mktemp("project"))
 
 
@@ -207,29 +226,22 @@ def postgres() -> Iterator[embedded.Postgres]:
         yield server
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep what must not run twice at once in one of the processes of pytest-xdist.
+
+    `make demo` installs the plugins that Meltano's other tests use. A Postgres that root starts
+    opens folders to its own user, and closes them when it stops: another's too.
+    """
+    for item in items:
+        words = {*getattr(item, "fixturenames", ()), *re.findall(r"\w+", item.name)}
+        if words & {"meltano", "postgres"}:
+            item.add_marker(pytest.mark.xdist_group("postgres and meltano"))
+
+
 @pytest.fixture(scope="session")
-def meltano() -> Callable[..., subprocess.CompletedProcess[str]]:
+def meltano() -> None:
     """The real Meltano in this repository, its plugins installed."""
-
-    def run(
-        *arguments: str, env: Mapping[str, str] | None = None
-    ) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [ROOT / ".venvs" / "meltano" / "bin" / "meltano", *arguments],
-            cwd=ROOT,
-            capture_output=True,
-            text=True,
-            timeout=300,
-            check=False,
-            env=os.environ
-            | NO_PROXY
-            | {"MELTANO_CLI_DISABLE_VERSION_CHECK": "1", "UV_COMPILE_BYTECODE": "1"}
-            | dict(env or {}),
-        )
-
-    installed = run("install")
-    assert installed.returncode == 0, installed.stderr
-    return run
+    assert (ROOT / ".meltano" / "ready").exists(), "make .meltano/ready installs the plugins"
 
 
 @contextmanager

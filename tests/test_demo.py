@@ -8,17 +8,12 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    Meltano = Callable[..., subprocess.CompletedProcess[str]]
-
 ROOT = Path(__file__).resolve().parent.parent
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.usefixtures("meltano")]
 
 
 def _demo(**options: Any) -> subprocess.Popen[str]:  # noqa: ANN401
@@ -46,8 +41,7 @@ def _servers() -> list[str]:
     return found
 
 
-def test_the_demo_shows_types_and_rows_and_leaves_nothing_running(meltano: Meltano) -> None:
-    assert meltano is not None
+def test_the_demo_shows_types_and_rows_and_leaves_nothing_running() -> None:
     with _demo() as process:
         stdout, stderr = process.communicate(timeout=180)
     assert process.returncode == 0, stdout + stderr
@@ -60,10 +54,7 @@ def test_the_demo_shows_types_and_rows_and_leaves_nothing_running(meltano: Melta
 
 
 @pytest.mark.parametrize(("signum", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_an_interrupted_demo_stops_what_it_started(
-    meltano: Meltano, signum: signal.Signals, status: int
-) -> None:
-    assert meltano is not None
+def test_an_interrupted_demo_stops_what_it_started(signum: signal.Signals, status: int) -> None:
     with _demo() as process:
         assert process.stdout is not None
         while not process.stdout.readline().startswith("Starting a Postgres"):

@@ -95,9 +95,7 @@ LABELS = [
 
 
 @pytest.fixture(params=LABELS)
-def destination(
-    request: pytest.FixtureRequest, tmp_path: Path, postgres: embedded.Postgres
-) -> Iterator[Destination]:
+def destination(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Destination]:
     label: str = request.param
     name = f"t_{uuid.uuid4().hex}"
     target: Target
@@ -106,9 +104,9 @@ def destination(
     elif label == "csv":
         target = Csv(tmp_path)
     elif label == "pipelinewise-postgres":
-        target = PipelinewisePostgres(postgres, name)
+        target = PipelinewisePostgres(request.getfixturevalue("postgres"), name)
     elif label.startswith("postgres"):
-        target = Postgres(postgres, name)
+        target = Postgres(request.getfixturevalue("postgres"), name)
     else:
         target = Snowflake(request.getfixturevalue("snowflake"), name)
     runner = request.getfixturevalue("meltano_project") if "meltano" in label else Pipe(tmp_path)

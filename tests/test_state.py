@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from bank import Bank
     from destinations import Row, Target
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.usefixtures("meltano")]
 ACCOUNTS = [Account(f"a{number}", number) for number in range(4)]
 
 
@@ -58,9 +58,8 @@ class Store:
 
 @pytest.fixture(params=["sqlite", "postgres"])
 def store(
-    request: pytest.FixtureRequest, tmp_path: Path, postgres: embedded.Postgres, meltano: object
+    request: pytest.FixtureRequest, tmp_path: Path, postgres: embedded.Postgres
 ) -> Iterator[Store]:
-    assert meltano is not None  # it has installed the plugins
     with closing(Postgres(postgres, f"t_{uuid.uuid4().hex}")) as target:
         path = str(tmp_path / "state.db")
         uri = f"sqlite:///{path}"
