@@ -17,8 +17,10 @@ from typing import TYPE_CHECKING, Any
 import embedded
 import pytest
 from bank import Bank
-from destinations import REAL_SNOWFLAKE, Meltano, SnowflakeServer, emulated_snowflake
 from hypothesis import HealthCheck, settings
+from parts import REAL_SNOWFLAKE
+from runners import Meltano
+from snowflake_target import SnowflakeServer, emulated_snowflake
 
 from tap_balance.sandbox import Sandbox
 

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import yaml
-from destinations import Csv, Load
 from hatchling.build import build_wheel
+from targets import Csv, Load
 
 from tap_balance.settings import SETTINGS
 from tap_balance.streams import SCHEMA

@@ -17,21 +17,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 from bank import Account
-from destinations import (
-    ROOT,
-    Csv,
-    Destination,
-    Jsonl,
-    Load,
-    Pipe,
-    PipelinewisePostgres,
-    Postgres,
-    Row,
-    Snowflake,
-    counted,
-    expected_rows,
-    utc,
-)
+from parts import ROOT
+from rows import Row, counted, expected_rows, utc
+from runners import Destination, Pipe
+from snowflake_target import Snowflake
+from targets import Csv, Jsonl, Load, PipelinewisePostgres, Postgres
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -39,7 +29,8 @@ if TYPE_CHECKING:
 
     import embedded
     from bank import Bank
-    from destinations import Meltano, Target
+    from runners import Meltano
+    from targets import Target
 
 pytestmark = pytest.mark.e2e
 

@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING
 import psycopg
 import pytest
 from bank import Account
-from destinations import Destination, Load, Meltano, Postgres, expected_rows
+from rows import expected_rows
+from runners import Destination, Meltano
+from targets import Load, Postgres
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -21,7 +23,8 @@ if TYPE_CHECKING:
 
     import embedded
     from bank import Bank
-    from destinations import Row, Target
+    from rows import Row
+    from targets import Target
 
 pytestmark = [pytest.mark.e2e, pytest.mark.usefixtures("meltano")]
 ACCOUNTS = [Account(f"a{number}", number) for number in range(4)]

@@ -1,0 +1,25 @@
+"""Where the installed parts of the end-to-end tests are, and how they are run."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+TESTS = ROOT / "tests"
+LOADERS = ROOT / ".meltano" / "loaders"
+CONNECTOR_PYTHON = ROOT / ".venvs" / "fakesnow" / "bin" / "python"
+MELTANO = ROOT / ".venvs" / "meltano" / "bin" / "meltano"
+REAL_SNOWFLAKE = json.loads(os.environ.get("TEST_SNOWFLAKE", "null"))
+"""How to connect to an account; set by check_snowflake.py, else there is the emulator."""
+
+PATIENCE = 300.0 if REAL_SNOWFLAKE else 60.0
+"""Seconds after which a load that does not end is killed, and the test fails."""
+
+QUIET = {
+    "HTTP_PROXY": "",
+    "HTTPS_PROXY": "",
+    "MELTANO_CLI_DISABLE_VERSION_CHECK": "1",
+    "UV_COMPILE_BYTECODE": "1",
+}
