@@ -141,7 +141,7 @@ def table(cells: Mapping[tuple[str, str], str]) -> Iterator[str]:
             if of == check:
                 by_words.setdefault(words, []).append(destination)
         for number, (words, labels) in enumerate(by_words.items()):
-            yield f"{check if number == 0 else '':<22}{words:<48}{', '.join(labels)}"
+            yield f"{check if number == 0 else '':<22}{words:<54}{', '.join(sorted(labels))}"
 
 
 @pytest.fixture(scope="session")
@@ -228,6 +228,7 @@ def postgres() -> Iterator[embedded.Postgres]:
         yield server
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the marks
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Keep what must not run twice at once in one of the processes of pytest-xdist.
 
