@@ -20,7 +20,7 @@ TEST_VENVS := $(patsubst %,.venvs/%/ready,fakesnow pipelinewise-target-postgres 
 
 test: .venv/ready .meltano/ready $(TEST_VENVS) ## Everything that CI runs: lint, types, all tests
 	@$(MAKE) --no-print-directory lint
-	.venv/bin/python -m pytest --numprocesses 2 --dist loadgroup
+	.venv/bin/python -m pytest --numprocesses 2
 
 check-snowflake: .venv/ready .meltano/ready $(TEST_VENVS) ## Check a real Snowflake account, from SNOWFLAKE_ variables
 	@.venv/bin/python tests/check_snowflake.py

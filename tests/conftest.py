@@ -21,6 +21,7 @@ from hypothesis import HealthCheck, settings
 from parts import REAL_SNOWFLAKE
 from runners import Meltano
 from snowflake_target import SnowflakeServer, emulated_snowflake
+from xdist.scheduler import LoadScopeScheduling
 
 from tap_balance.sandbox import Sandbox
 
@@ -228,17 +229,22 @@ def postgres() -> Iterator[embedded.Postgres]:
         yield server
 
 
-@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the marks
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep what must not run twice at once in one of the processes of pytest-xdist.
+class OneForTheServers(LoadScopeScheduling):
+    """How pytest-xdist spreads the tests: those of Postgres and Meltano stay in one process.
 
     `make demo` installs the plugins that Meltano's other tests use. A Postgres that root starts
-    opens folders to its own user, and closes them when it stops: another's too.
+    opens folders to its own user, and closes them when it stops: another's too. (The marks of
+    `--dist loadgroup` do nothing: pytest 9.2 does not read where pytest-xdist 3.8 writes.)
     """
-    for item in items:
-        words = {*getattr(item, "fixturenames", ()), *re.findall(r"\w+", item.name)}
-        if words & {"meltano", "postgres"}:
-            item.add_marker(pytest.mark.xdist_group("postgres and meltano"))
+
+    def _split_scope(self, nodeid: str) -> str:
+        together = re.search(r"test_(demo|state)\.py|postgres|meltano", nodeid)
+        return "postgres and meltano" if together else nodeid
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> OneForTheServers:  # noqa: ANN401
+    return OneForTheServers(config, log)
 
 
 @pytest.fixture(scope="session")
