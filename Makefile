@@ -7,15 +7,18 @@ export UV_COMPILE_BYTECODE := 1
 export UV_NO_PROGRESS := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench bench-quick format lock clean
+.PHONY: help demo demo-airflow test check bench bench-quick format lock clean
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: .venv/ready .venvs/meltano/ready ## From an empty clone to balances in a Postgres, without an account
 	@.venv/bin/python demo/demo.py
 
-test: .venv/ready .venvs/meltano/ready ## Everything that CI runs: lint, types, all tests
+demo-airflow: .venv/ready .venvs/airflow/ready .venvs/meltano/ready ## The same by a real Airflow, on its schedule
+	@.venv/bin/python demo/airflow_demo.py
+
+test: .venv/ready .venvs/airflow/ready .venvs/meltano/ready ## Everything that CI runs: lint, types, all tests
 	@$(MAKE) --no-print-directory lint
 	.venv/bin/python -m pytest
 

@@ -21,11 +21,13 @@ variables of their names alike wherever Airflow runs (scheduler, DAG processor, 
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import logging
 import os
 import re
+import shutil
 import signal
 import subprocess
 import time
@@ -50,7 +52,11 @@ SHARDS = os.environ.get("TAP_BALANCE_DAG_SHARDS", "1")
 hand can have another number: it is the DAG's parameter `shards`."""
 
 RETRIES = os.environ.get("TAP_BALANCE_DAG_RETRIES", "2")
-"""Further tries of a task that failed; the first after a thirtieth of the interval."""
+"""Further tries of a task that failed."""
+
+RETRY_SECONDS = os.environ.get("TAP_BALANCE_DAG_RETRY_SECONDS", "120")
+"""Seconds before the first of them; the wait doubles from try to try, up to a sixth of the
+interval."""
 
 PROJECT = os.environ.get("TAP_BALANCE_DAG_PROJECT", "/opt/meltano/tap-balance")
 """Folder of `meltano.yml` on the workers."""
@@ -301,14 +307,22 @@ class MeltanoRun(BaseOperator):
         variables = settings()
         began = interval_start(datetime.now(tz=timezone.utc))
         context["ti"].xcom_push(key="began", value=began)
-        status = self._run(environment(variables, self.shard))
+        try:
+            run_environment = environment(variables, self.shard)
+        except OSError as error:
+            msg = (
+                f"{error.filename}: {error.strerror}; set TAP_BALANCE_DAG_PROJECT to the folder of "
+                "meltano.yml on this worker and run `meltano install` there"
+            )
+            raise AirflowFailException(msg) from None
+        status = self._run(run_environment)
         if status:
             msg = f"shard {self.shard}: meltano ended with status {status}; its log is above"
             raise AirflowException(msg)
         return self.shard
 
     def _run(self, variables: Mapping[str, str]) -> int:
-        suffix = f"shard-{self.shard.replace('/', '-of-')}"
+        suffix = suffix_of(self.shard)
         command = [MELTANO, "run", f"--state-id-suffix={suffix}", "tap-balance", LOADER]
         log.info("Running %s in %s", " ".join(command), PROJECT)
         try:
@@ -355,9 +369,34 @@ class MeltanoRun(BaseOperator):
         os.killpg(process.pid, signal.SIGKILL)
 
 
+def shard_folder(system: Path, suffix: str) -> Path:
+    """Make the system folder of one shard, with the plugins that are installed in the project's.
+
+    Meltano keeps catalog, state and config of a running plugin in files of fixed names there, so
+    that two runs of one plugin overwrite each other's (meltano/meltano#8763). It also keeps its
+    SQLite there, which many runs would lock.
+
+    Args:
+        system: The project's own system folder.
+        suffix: What tells the shards apart.
+    """
+    folder = system / "shards" / suffix
+    # What a killed run has left behind, its config with secrets among it.
+    shutil.rmtree(folder / "run", ignore_errors=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    for plugins in system.iterdir():
+        link = folder / plugins.name
+        if plugins.is_dir() and plugins.name not in {"logs", "run", "shards"}:
+            with contextlib.suppress(FileExistsError):
+                link.symlink_to(plugins, target_is_directory=True)
+    return folder
+
+
 def environment(variables: Mapping[str, str], shard: str) -> dict[str, str]:
     """Make the environment of one run; Airflow's own settings and connections stay out of it."""
     inherited = {name: value for name, value in os.environ.items() if "AIRFLOW" not in name}
+    given = {**inherited, **variables}
+    system = Path(PROJECT, given.get("MELTANO_SYS_DIR_ROOT", ".meltano"))
     defaults = {
         # The shards start at once, and would install the plugins over each other.
         "MELTANO_AUTO_INSTALL": "false",
@@ -366,14 +405,19 @@ def environment(variables: Mapping[str, str], shard: str) -> dict[str, str]:
         "NO_COLOR": "1",
     }
     return (
-        inherited
-        | defaults
-        | variables
+        defaults
+        | given
         | {
+            "MELTANO_SYS_DIR_ROOT": str(shard_folder(system, suffix_of(shard))),
             "TAP_BALANCE_SHARD": shard,
             "TAP_BALANCE_SNAPSHOT_INTERVAL": f"PT{interval_minutes()}M",
         }
     )
+
+
+def suffix_of(shard: str) -> str:
+    """Name a shard in state ids and folders: "1/4" is "shard-1-of-4"."""
+    return f"shard-{shard.replace('/', '-of-')}"
 
 
 with DAG(
@@ -387,7 +431,7 @@ with DAG(
     # With the time-out below, three tries and their waits fit into an hour.
     default_args={
         "retries": number("RETRIES", RETRIES, 0, 100),
-        "retry_delay": timedelta(minutes=interval_minutes() / 30),
+        "retry_delay": timedelta(seconds=number("RETRY_SECONDS", RETRY_SECONDS, 1, 3600)),
         "retry_exponential_backoff": 2.0,
         "max_retry_delay": timedelta(minutes=interval_minutes() / 6),
     },
