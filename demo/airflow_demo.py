@@ -48,8 +48,8 @@ def main() -> None:
                 migrated = airflow.run("db", "migrate")
                 if migrated.returncode:
                     sys.exit(f"\nairflow db migrate failed:\n{migrated.stdout}")
-            stack.enter_context(airflow.running())
             with step("Starting Airflow; its DAG processor picks the DAG up"):
+                stack.enter_context(airflow.running())
                 wait_for(airflow, "SELECT dag_id FROM dag WHERE dag_id = 'tap_balance'")
             with step("A scheduled run: the shards at once, then the check"):
                 [(run, state)] = wait_for(

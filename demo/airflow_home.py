@@ -19,12 +19,10 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parent.parent
 COMMAND = ROOT / ".venvs" / "airflow" / "bin" / "airflow"
-COMPONENTS = {
-    "api-server": ("api-server",),
-    "scheduler": ("scheduler", "--skip-serve-logs"),
-    "dag-processor": ("dag-processor",),
-}
-GRACE = 15.0
+PATIENCE = 60.0
+"""Seconds for the API server to listen."""
+
+GRACE = 10.0
 """Seconds for a component to end by itself."""
 
 
@@ -47,7 +45,7 @@ class Airflow:
     ) -> None:
         self.home = home
         home.mkdir(parents=True, exist_ok=True)
-        port = _free_port()
+        self._port = port = _free_port()
         extra = {"conn_type": "generic", "extra": settings}
         self.environment = os.environ | {
             "AIRFLOW_HOME": str(home),
@@ -90,46 +88,63 @@ class Airflow:
 
     @contextmanager
     def running(self) -> Iterator[None]:
-        """Run API server, scheduler and DAG processor; end them with all that they started.
+        """Run API server, DAG processor and scheduler; end them with all that they started.
 
         Each writes a log into the home.
+
+        Raises:
+            TimeoutError: The API server does not listen.
         """
         processes: list[subprocess.Popen[bytes]] = []
         try:
-            for name, arguments in COMPONENTS.items():
-                with (self.home / f"{name}.log").open("wb") as log:
-                    processes.append(
-                        subprocess.Popen(
-                            [COMMAND, *arguments],
-                            cwd=self.home,
-                            env=self.environment,
-                            stdin=subprocess.DEVNULL,
-                            stdout=log,
-                            stderr=subprocess.STDOUT,
-                            # Ctrl-C is for the caller, who ends them in order.
-                            start_new_session=True,
-                        )
-                    )
+            processes.append(self._start("api-server"))
+            processes.append(self._start("dag-processor"))
+            # A task that finds no API server waits ever longer before it looks again.
+            self._wait_for_api()
+            processes.append(self._start("scheduler", "--skip-serve-logs"))
             yield
         finally:
             _end(processes)
 
+    def _start(self, component: str, *arguments: str) -> subprocess.Popen[bytes]:
+        with (self.home / f"{component}.log").open("wb") as log:
+            return subprocess.Popen(
+                [COMMAND, component, *arguments],
+                cwd=self.home,
+                env=self.environment,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                # Ctrl-C is for the caller, who ends them in order.
+                start_new_session=True,
+            )
+
+    def _wait_for_api(self) -> None:
+        deadline = time.monotonic() + PATIENCE
+        while time.monotonic() < deadline:
+            with suppress(OSError), socket.create_connection(("127.0.0.1", self._port), 1):
+                return
+            time.sleep(0.2)
+        msg = f"Airflow's API server does not listen; see {self.home}/api-server.log"
+        raise TimeoutError(msg)
+
 
 def _end(processes: list[subprocess.Popen[bytes]]) -> None:
-    """Ask all process groups below these processes to end, then make them."""
-    groups = _groups_below({process.pid for process in processes})
-    _signal_groups(groups, signal.SIGTERM)
-    deadline = time.monotonic() + GRACE
-    for process in processes:
+    """Ask these processes and all below them to end, the last one first, then make them.
+
+    The API server was the first: without it, a task that ends would try to report for long.
+    """
+    for process in reversed(processes):
+        groups = _groups_below(process.pid)
+        _signal_groups(groups, signal.SIGTERM)
         with suppress(subprocess.TimeoutExpired):
-            process.wait(max(0.0, deadline - time.monotonic()))
-    _signal_groups(groups, signal.SIGKILL)
-    for process in processes:
+            process.wait(GRACE)
+        _signal_groups(groups, signal.SIGKILL)
         process.wait()
 
 
-def _groups_below(roots: set[int]) -> set[int]:
-    """Find the process groups of these processes and their descendants (a task is its own)."""
+def _groups_below(root: int) -> set[int]:
+    """Find the process groups of a process and its descendants: Meltano's is one of its own."""
     listed = subprocess.run(
         ["ps", "-eo", "pid=,ppid=,pgid="],  # noqa: S607
         check=True,
@@ -137,7 +152,7 @@ def _groups_below(roots: set[int]) -> set[int]:
         text=True,
     ).stdout
     rows = [tuple(map(int, line.split())) for line in listed.splitlines()]
-    found = set(roots)
+    found = {root}
     while more := {pid for pid, parent, _ in rows if parent in found} - found:
         found |= more
     return {group for pid, _, group in rows if pid in found} - {os.getpgrp()}

@@ -385,10 +385,9 @@ def shard_folder(system: Path, suffix: str) -> Path:
     shutil.rmtree(folder / "run", ignore_errors=True)
     folder.mkdir(parents=True, exist_ok=True)
     for plugins in system.iterdir():
-        link = folder / plugins.name
         if plugins.is_dir() and plugins.name not in {"logs", "run", "shards"}:
             with contextlib.suppress(FileExistsError):
-                link.symlink_to(plugins, target_is_directory=True)
+                (folder / plugins.name).symlink_to(Path("..", "..", plugins.name))
     return folder
 
 
