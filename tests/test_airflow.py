@@ -79,7 +79,7 @@ class Deployment:
         self, home: Path, sandbox: Sandbox, postgres: embedded.Postgres, database: str
     ) -> None:
         self.home = home
-        self._sandbox = sandbox
+        self.sandbox_url = sandbox.url
         self._socket_folder = postgres.socket_folder
         self._database = database
         self.uri = postgres.uri.replace("/postgres?", f"/{database}?", 1)
@@ -90,7 +90,7 @@ class Deployment:
         return Airflow(
             self.home,
             {
-                "TAP_BALANCE_BASE_URL": self._sandbox.url,
+                "TAP_BALANCE_BASE_URL": self.sandbox_url,
                 "TAP_BALANCE_CURRENCY": "USD",
                 "TARGET_POSTGRES_SQLALCHEMY_URL": f"postgresql+psycopg://postgres:{DATABASE_SECRET}"
                 f"@/{self._database}?host={folder}",
@@ -525,6 +525,49 @@ def test_a_secret_that_meltano_would_print_is_blanked_out(home: Path) -> None:
     assert sorted(found["result"]) == sorted(hidden)
     assert malformed["result"] == [f"[{SECRET}"]
     assert line["result"] == "a ***, and postgresql://loader:***@host"
+
+
+SHARD = """
+import json, sys
+sys.path.insert(0, sys.argv[1])
+import tap_balance as dag
+load = dag.MeltanoRun(task_id="load", shard=sys.argv[3])
+sys.exit(load._run(dag.environment(json.loads(sys.argv[2]), sys.argv[3])))
+"""
+
+
+def test_shards_at_once_in_one_project_and_a_shard_run_twice_make_one_row_per_account(
+    deployment: Deployment, tmp_path: Path
+) -> None:
+    other_machine = tmp_path / "meltano"
+    other_machine.mkdir()
+    for name in ("extractors", "loaders"):
+        (other_machine / name).symlink_to(ROOT / ".meltano" / name)
+    settings = {
+        "TAP_BALANCE_ACCOUNTS": json.dumps(ACCOUNTS),
+        "TAP_BALANCE_BASE_URL": deployment.sandbox_url,
+        "TARGET_POSTGRES_SQLALCHEMY_URL": deployment.uri.replace("://", "+psycopg://", 1),
+    }
+
+    def start(shard: str, **more: str) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(
+            [PYTHON, "-c", SHARD, DAG_FOLDER, json.dumps(settings | more), shard],
+            env=deployment.airflow({}).environment,
+        )
+
+    with start("1/2") as first:  # alone, because it creates the table
+        assert first.wait(120) == 0
+    with start("1/2") as one, start("2/2") as two:
+        assert (one.wait(120), two.wait(120)) == (0, 0)
+    every = sorted((entry["account"],) for entry in ACCOUNTS)
+    assert deployment.query("SELECT account FROM tap_balance.balance ORDER BY 1") == every
+
+    # target-postgres looks for the keys before it inserts: of two that insert a new key at once,
+    # the database refuses one, whose task Airflow would repeat.
+    deployment.query("DELETE FROM tap_balance.balance WHERE account <> 'empty' RETURNING 1")
+    with start("2/2") as two, start("2/2", MELTANO_SYS_DIR_ROOT=str(other_machine)) as again:
+        assert sorted((two.wait(120), again.wait(120))) in ([0, 0], [0, 1])
+    assert deployment.query("SELECT account FROM tap_balance.balance ORDER BY 1") == every
 
 
 KILLED = """
