@@ -513,6 +513,7 @@ def test_a_secret_that_meltano_would_print_is_blanked_out(home: Path) -> None:
         "TARGET_POSTGRES_SQLALCHEMY_URL": "postgresql+psycopg://loader:p%40ss%2Fword@host/database",
         "TARGET_SNOWFLAKE_PRIVATE_KEY_PASSPHRASE": "pass phrase",
         "TARGET_SNOWFLAKE_USER": "loader",
+        "USE_TOKEN": "1",
         "SOMETHING": "http://[",
     }
     hidden = ["p%40ss%2Fword", SECRET, "pass phrase", "p@ss/word"]

@@ -73,6 +73,17 @@ def test_env_example_and_the_readme_name_every_setting_and_no_other() -> None:
     assert re.findall(r"^\| `(\w+)` \|", record, re.MULTILINE) == list(SCHEMA["properties"])
 
 
+def test_the_readme_names_every_constant_of_the_dag_with_its_default() -> None:
+    dag = (ROOT / "orchestrate" / "dags" / "tap_balance.py").read_text(encoding="utf-8")
+    constants = dict(re.findall(r'os\.environ\.get\("(TAP_BALANCE_DAG_\w+)", "([^"]+)"\)', dag))
+    assert len(constants) == dag.count("os.environ.get(")
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    documented = re.findall(
+        r"^\| `(TAP_BALANCE_DAG_\w+)` \| `?([^|`]+?)`? \|", readme, re.MULTILINE
+    )
+    assert dict(documented) == constants
+
+
 def test_every_report_names_tests_that_exist() -> None:
     listed = (ROOT / "tests" / "REPORTS.md").read_text(encoding="utf-8")
     named = set(re.findall(r"`(test_\w+)`", listed))

@@ -79,6 +79,9 @@ MOST_SHARDS = 1024
 GRACE = 3.0
 """Seconds for Meltano to end after a SIGTERM. Airflow kills the task itself after five."""
 
+SHORTEST_SECRET = 5
+"""Characters; blanking out less would garble the log, and Airflow masks no less either."""
+
 NAMES_SHOWN = 20
 """Accounts named in the message of a failed check; the log above it names all."""
 
@@ -177,7 +180,8 @@ def secrets_of(variables: Mapping[str, str]) -> list[str]:
         secrets |= {str(account["dev_secret"]) for account in json.loads(accounts)}
     except (ValueError, TypeError, KeyError):  # the tap says what is wrong with it
         secrets.add(accounts)
-    return sorted(secrets - {""}, key=len, reverse=True)
+    long_enough = (secret for secret in secrets if len(secret) >= SHORTEST_SECRET)
+    return sorted(long_enough, key=len, reverse=True)
 
 
 def connection(name: str) -> Connection:
