@@ -1,14 +1,14 @@
 # Everything below sets itself up; a machine needs Python 3.10 or newer (with venv) and make.
 PYTHON ?= python3
 BENCH := aiohttp airbyte dlt rest-msdk
-LOCKS := bootstrap build fakesnow meltano pipelinewise-target-postgres target-csv target-jsonl target-postgres \
+LOCKS := airflow bootstrap build fakesnow meltano pipelinewise-target-postgres target-csv target-jsonl target-postgres \
   target-snowflake $(BENCH:%=bench-%)
 
 export UV_COMPILE_BYTECODE := 1
 export UV_NO_PROGRESS := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check check-snowflake bench bench-quick format lock clean
+.PHONY: help demo demo-airflow test check check-snowflake bench bench-quick format lock clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -16,7 +16,10 @@ help: ## Show this list
 demo: .venv/ready .venvs/meltano/ready ## From an empty clone to balances in a Postgres, without an account
 	@.venv/bin/python demo/demo.py
 
-TEST_VENVS := $(patsubst %,.venvs/%/ready,fakesnow pipelinewise-target-postgres target-csv)
+demo-airflow: .venv/ready .venvs/airflow/ready .venvs/meltano/ready ## The same by a real Airflow, on its schedule
+	@.venv/bin/python demo/airflow_demo.py
+
+TEST_VENVS := $(patsubst %,.venvs/%/ready,airflow fakesnow pipelinewise-target-postgres target-csv)
 
 test: .venv/ready .meltano/ready $(TEST_VENVS) ## Everything that CI runs: lint, types, all tests
 	@$(MAKE) --no-print-directory lint

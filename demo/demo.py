@@ -37,7 +37,7 @@ ALIVE_EVERY = 2.0
 
 def main() -> None:
     """Run the demo."""
-    signal.signal(signal.SIGTERM, _end)
+    signal.signal(signal.SIGTERM, end)
     OUTPUT.mkdir(exist_ok=True)
     started = time.monotonic()
     with Sandbox() as sandbox:
@@ -184,7 +184,8 @@ def say(text: str) -> None:
     print(text, flush=True)
 
 
-def _end(signum: int, _frame: object) -> NoReturn:
+def end(signum: int, _frame: object) -> NoReturn:
+    """Leave as a signal asks, so that everything that was started is stopped."""
     sys.exit(128 + signum)
 
 

@@ -232,13 +232,13 @@ def postgres() -> Iterator[embedded.Postgres]:
 class OneForTheServers(LoadScopeScheduling):
     """How pytest-xdist spreads the tests: those of Postgres and Meltano stay in one process.
 
-    `make demo` installs the plugins that Meltano's other tests use. A Postgres that root starts
+    The demos install the plugins that Meltano's other tests use. A Postgres that root starts
     opens folders to its own user, and closes them when it stops: another's too. (The marks of
     `--dist loadgroup` do nothing: pytest 9.2 does not read where pytest-xdist 3.8 writes.)
     """
 
     def _split_scope(self, nodeid: str) -> str:
-        together = re.search(r"test_(demo|state)\.py|postgres|meltano", nodeid)
+        together = re.search(r"test_(airflow|demo|state)\.py|postgres|meltano", nodeid)
         return "postgres and meltano" if together else nodeid
 
 

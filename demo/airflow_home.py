@@ -1,0 +1,171 @@
+"""A real Airflow on this machine with the repository's DAG, for the demo and the tests."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import signal
+import socket
+import sqlite3
+import subprocess
+import time
+from contextlib import closing, contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+ROOT = Path(__file__).resolve().parent.parent
+COMMAND = ROOT / ".venvs" / "airflow" / "bin" / "airflow"
+PATIENCE = 60.0
+"""Seconds for the API server to listen."""
+
+GRACE = 10.0
+"""Seconds for a component to end by itself."""
+
+
+class Airflow:
+    """An Airflow with a home of its own, its metadata in SQLite.
+
+    Args:
+        home: Its folder.
+        settings: The environment for Meltano, as the connection `tap_balance` holds it.
+        destination: The connection `tap_balance_destination`.
+        constants: The DAG's constants, without their prefix `TAP_BALANCE_DAG_`.
+    """
+
+    def __init__(
+        self,
+        home: Path,
+        settings: Mapping[str, Any],
+        destination: Mapping[str, Any],
+        constants: Mapping[str, str],
+    ) -> None:
+        self.home = home
+        home.mkdir(parents=True, exist_ok=True)
+        self._port = port = _free_port()
+        extra = {"conn_type": "generic", "extra": settings}
+        self.environment = os.environ | {
+            "AIRFLOW_HOME": str(home),
+            "AIRFLOW_CONN_TAP_BALANCE": json.dumps(extra),
+            "AIRFLOW_CONN_TAP_BALANCE_DESTINATION": json.dumps(destination),
+            "AIRFLOW__API__HOST": "127.0.0.1",
+            "AIRFLOW__API__PORT": str(port),
+            "AIRFLOW__API__SECRET_KEY": secrets.token_hex(32),
+            "AIRFLOW__API_AUTH__JWT_SECRET": secrets.token_hex(32),
+            "AIRFLOW__CORE__DAGS_ARE_PAUSED_AT_CREATION": "False",
+            "AIRFLOW__CORE__DAGS_FOLDER": str(ROOT / "orchestrate" / "dags"),
+            "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"http://127.0.0.1:{port}/execution/",
+            "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+            "AIRFLOW__CORE__PARALLELISM": "4",
+            "TAP_BALANCE_DAG_MELTANO": str(ROOT / ".venvs" / "meltano" / "bin" / "meltano"),
+            "TAP_BALANCE_DAG_PROJECT": str(ROOT),
+        }
+        self.environment |= {f"TAP_BALANCE_DAG_{name}": text for name, text in constants.items()}
+
+    def run(
+        self, *arguments: str, env: Mapping[str, str] | None = None
+    ) -> subprocess.CompletedProcess[str]:
+        """Run one of Airflow's commands to its end; both streams are in its stdout."""
+        return subprocess.run(
+            [COMMAND, *arguments],
+            cwd=self.home,
+            env=self.environment | dict(env or {}),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            check=False,
+        )
+
+    def query(self, sql: str, *parameters: str) -> list[tuple[Any, ...]]:
+        """Read from Airflow's metadata."""
+        uri = f"file:{self.home / 'airflow.db'}?mode=ro"
+        with closing(sqlite3.connect(uri, uri=True, timeout=30)) as connection:
+            return connection.execute(sql, parameters).fetchall()
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """Run API server, DAG processor and scheduler; end them with all that they started.
+
+        Each writes a log into the home.
+
+        Raises:
+            TimeoutError: The API server does not listen.
+        """
+        processes: list[subprocess.Popen[bytes]] = []
+        try:
+            processes.append(self._start("api-server"))
+            processes.append(self._start("dag-processor"))
+            # A task that finds no API server waits ever longer before it looks again.
+            self._wait_for_api()
+            processes.append(self._start("scheduler", "--skip-serve-logs"))
+            yield
+        finally:
+            _end(processes)
+
+    def _start(self, component: str, *arguments: str) -> subprocess.Popen[bytes]:
+        with (self.home / f"{component}.log").open("wb") as log:
+            return subprocess.Popen(
+                [COMMAND, component, *arguments],
+                cwd=self.home,
+                env=self.environment,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                # Ctrl-C is for the caller, who ends them in order.
+                start_new_session=True,
+            )
+
+    def _wait_for_api(self) -> None:
+        deadline = time.monotonic() + PATIENCE
+        while time.monotonic() < deadline:
+            with suppress(OSError), socket.create_connection(("127.0.0.1", self._port), 1):
+                return
+            time.sleep(0.2)
+        msg = f"Airflow's API server does not listen; see {self.home}/api-server.log"
+        raise TimeoutError(msg)
+
+
+def _end(processes: list[subprocess.Popen[bytes]]) -> None:
+    """Ask these processes and all below them to end, the last one first, then make them.
+
+    The API server was the first: without it, a task that ends would try to report for long.
+    """
+    for process in reversed(processes):
+        groups = _groups_below(process.pid)
+        _signal_groups(groups, signal.SIGTERM)
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(GRACE)
+        _signal_groups(groups, signal.SIGKILL)
+        process.wait()
+
+
+def _groups_below(root: int) -> set[int]:
+    """Find the process groups of a process and its descendants: Meltano's is one of its own."""
+    listed = subprocess.run(
+        ["ps", "-eo", "pid=,ppid=,pgid="],  # noqa: S607
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout
+    rows = [tuple(map(int, line.split())) for line in listed.splitlines()]
+    found = {root}
+    while more := {pid for pid, parent, _ in rows if parent in found} - found:
+        found |= more
+    return {group for pid, _, group in rows if pid in found} - {os.getpgrp()}
+
+
+def _signal_groups(groups: set[int], signum: signal.Signals) -> None:
+    for group in groups:
+        with suppress(ProcessLookupError):
+            os.killpg(group, signum)
+
+
+def _free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port: int = listener.getsockname()[1]
+        return port
