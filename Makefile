@@ -1,7 +1,7 @@
 # Everything below sets itself up; a machine needs Python 3.10 or newer (with venv) and make.
 PYTHON ?= python3
 BENCH := aiohttp airbyte dlt rest-msdk
-LOCKS := bootstrap build meltano target-jsonl target-postgres target-snowflake $(BENCH:%=bench-%)
+LOCKS := bootstrap build dbt fakesnow meltano target-jsonl target-postgres target-snowflake $(BENCH:%=bench-%)
 
 export UV_COMPILE_BYTECODE := 1
 export UV_NO_PROGRESS := 1
