@@ -96,12 +96,13 @@ def account(number: int) -> list[Snapshot]:
             from_gift = min(gift, used) if luck.random() < 0.5 else 0
             gift -= from_gift
             paid -= used - from_gift
-        if luck.random() < 0.002:
+        if luck.random() < 0.002 and kind != 7:
             gift += luck.randint(1, 10) * 100_000
         if gift and luck.random() < 0.01:
             gift = 0  # expired
-        if kind == 7 and paid < daily * 3:  # never more than is needed
-            paid += daily // 2
+        if kind == 7:  # kept just around a threshold
+            if paid < daily * (175 if number % 4 == 3 else 430) // 100:
+                paid += daily // 4
         elif hour < last_top_up and paid < daily * luck.randint(1, 8):
             paid += daily * luck.randint(1, 30)
         if kind == 4 and number != 4:

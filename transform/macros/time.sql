@@ -35,8 +35,9 @@
   {{ adapter.dispatch('seconds_between', 'tap_balance')(earlier, later) }}
 {%- endmacro %}
 
-{% macro default__seconds_between(earlier, later) -%}
-  {{ dbt.datediff(earlier, later, 'second') }}
+{#- Its datediff in seconds counts the seconds' ends between the two, not the time. -#}
+{% macro snowflake__seconds_between(earlier, later) -%}
+  cast(floor(datediff('microsecond', {{ earlier }}, {{ later }}) / 1000000) as integer)
 {%- endmacro %}
 
 {% macro postgres__seconds_between(earlier, later) -%}
@@ -48,8 +49,8 @@
   {{ adapter.dispatch('days_after', 'tap_balance')(day, days) }}
 {%- endmacro %}
 
-{% macro default__days_after(day, days) -%}
-  cast({{ dbt.dateadd('day', days, day) }} as date)
+{% macro snowflake__days_after(day, days) -%}
+  cast(dateadd('day', {{ days }}, {{ day }}) as date)
 {%- endmacro %}
 
 {% macro postgres__days_after(day, days) -%}

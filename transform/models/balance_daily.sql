@@ -46,10 +46,10 @@ per_day as (
     sum(case when is_gap then 1 else 0 end) as gaps,
     min(coalesce(previous_snapshot_at, snapshot_at)) as known_from,
     max(snapshot_at) as closing_snapshot_at,
-    sum(spend10000) as spend10000,
-    sum(top_up10000) as top_up10000,
-    sum(gift_granted10000) as gift_granted10000,
-    sum(gift_used_or_expired10000) as gift_used_or_expired10000
+    cast(sum(spend10000) as {{ type_amount() }}) as spend10000,
+    cast(sum(top_up10000) as {{ type_amount() }}) as top_up10000,
+    cast(sum(gift_granted10000) as {{ type_amount() }}) as gift_granted10000,
+    cast(sum(gift_used_or_expired10000) as {{ type_amount() }}) as gift_used_or_expired10000
   from changes
   group by account, product, currency, day
 ),

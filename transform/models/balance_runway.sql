@@ -40,9 +40,14 @@ means as (
     account,
     day,
     count(*) as complete_days,
-    sum(burn10000) - max(burn10000) + max(case when place = 2 then burn10000 end) as burn10000,
-    percentile_disc(0.25) within group (order by burn10000) as lower_quartile10000,
-    percentile_disc(0.75) within group (order by burn10000) as upper_quartile10000
+    cast(
+      sum(burn10000) - max(burn10000) + max(case when place = 2 then burn10000 end)
+      as {{ type_amount() }}
+    ) as burn10000,
+    cast(percentile_disc(0.25) within group (order by burn10000) as {{ type_amount() }})
+      as lower_quartile10000,
+    cast(percentile_disc(0.75) within group (order by burn10000) as {{ type_amount() }})
+      as upper_quartile10000
   from ranked
   group by account, day
 ),
