@@ -55,3 +55,23 @@
   where snapshot_at < {{ moment }} and account in (select account from snapshots)
   qualify row_number() over (partition by account order by snapshot_at desc) = 1
 {%- endmacro %}
+
+{#- Postgres: a table just made has no statistics until autovacuum comes by, and without them the
+    next model takes minutes in place of a second. -#}
+{% macro analyze_once() -%}
+  {%- if target.type == 'postgres' -%}
+    do $$
+    begin
+      if not exists (
+        select from pg_stats
+        where schemaname = {{ text_literal(this.schema) }}
+          and tablename = {{ text_literal(this.identifier) }}
+      ) then
+        analyze {{ this }};
+      end if;
+    end
+    $$
+  {%- else -%}
+    select 1
+  {%- endif -%}
+{%- endmacro %}
