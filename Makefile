@@ -1,21 +1,25 @@
 # Everything below sets itself up; a machine needs Python 3.10 or newer (with venv) and make.
 PYTHON ?= python3
 BENCH := aiohttp airbyte dlt rest-msdk
-LOCKS := bootstrap build dbt fakesnow meltano target-jsonl target-postgres target-snowflake $(BENCH:%=bench-%)
+TESTED := browser dbt fakesnow meltano report
+LOCKS := bootstrap browser build dbt fakesnow meltano report target-jsonl target-postgres target-snowflake $(BENCH:%=bench-%)
 
 export UV_COMPILE_BYTECODE := 1
 export UV_NO_PROGRESS := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench bench-quick format lock clean
+.PHONY: help demo report test check bench bench-quick format lock clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-demo: .venv/ready .venvs/meltano/ready ## From an empty clone to balances in a Postgres, without an account
+demo: .venv/ready .venvs/dbt/ready .venvs/meltano/ready .venvs/report/ready ## From an empty clone to balances in a Postgres, without an account
 	@.venv/bin/python demo/demo.py
 
-test: .venv/ready .venvs/meltano/ready ## Everything that CI runs: lint, types, all tests
+report: .venvs/dbt/ready .venvs/report/ready ## Write output/report.html from the dbt models (connection: transform/profiles.yml)
+	.venvs/report/bin/python transform/report.py --dbt $(CURDIR)/.venvs/dbt/bin/dbt --output output/report.html
+
+test: .venv/ready $(TESTED:%=.venvs/%/ready) ## Everything that CI runs: lint, types, all tests
 	@$(MAKE) --no-print-directory lint
 	.venv/bin/python -m pytest
 
@@ -29,8 +33,9 @@ lint:
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy
 
-bench: .venv/ready .venvs/meltano/ready $(BENCH:%=.venvs/bench-%/ready) ## Compare its speed with others; writes benchmarks/RESULTS.md
+bench: .venv/ready .venvs/dbt/ready .venvs/meltano/ready $(BENCH:%=.venvs/bench-%/ready) ## Compare its speed with others; writes benchmarks/RESULTS.md
 	.venv/bin/python benchmarks/bench.py
+	.venv/bin/python benchmarks/transform.py
 
 bench-quick: .venv/ready .venvs/meltano/ready $(BENCH:%=.venvs/bench-%/ready) ## The same, smaller, in under two minutes
 	.venv/bin/python benchmarks/bench.py --quick

@@ -63,56 +63,84 @@ class Snapshot:
         )
 
 
-def account(number: int) -> list[Snapshot]:
-    """One account's hourly snapshots; its number decides on what happens to it."""
-    luck = random.Random(number)
-    kind = number % 10
-    name = f"it's {number}" if number == 1 else f"a{number:02}"
-    product = "otp" if kind in {3, 7} else "sms"
-    daily = luck.randint(3_000, 900_000)
-    paid = daily * luck.randint(5, 40)
-    gift = 0
-    first = luck.randint(0, 200)
-    last = HOURS
-    if kind == 0 and number:
-        first = HOURS - luck.randint(30, 9 * 24)  # new: too little history
-    if number == 5:
-        last -= 60  # nobody has asked it since
-    last_top_up = {2: HOURS - luck.randint(2, 30) * 24, 4: 0}.get(kind, HOURS)
-    spike = luck.randint(60 * 24, 85 * 24)
-    down = {luck.randint(0, HOURS) for _ in range(12)}
-    outage = luck.randint(20 * 24, 80 * 24) if kind in {1, 6} else HOURS
-    found = []
-    for hour in range(first, last + 1):
+class _Account:
+    """One account, hour by hour; the last digit of its number decides on what happens to it."""
+
+    def __init__(self, number: int) -> None:
+        self.luck = random.Random(number)
+        self.number = number
+        self.kind = number % 10
+        self.name = f"it's <b>{number}" if number == 1 else f"a{number:02}"
+        self.daily = self.luck.randint(3_000, 900_000)
+        self.paid = self.daily * self.luck.randint(5, 40)
+        self.gift = 0
+        self.first = self.luck.randint(0, 200)
+        if self.kind == 0 and number:
+            self.first = HOURS - self.luck.randint(30, 9 * 24)  # new: too little history
+        self.last = HOURS - (60 if number == 5 else 0)  # nobody has asked it since
+        self.last_top_up = {2: HOURS - self.luck.randint(2, 30) * 24, 4: 0}.get(self.kind, HOURS)
+        self.spike = self.luck.randint(60 * 24, 85 * 24)
+        self.down = {self.luck.randint(0, HOURS) for _ in range(12)}
+        outage = self.luck.randint(20 * 24, 80 * 24)
+        if self.kind in {1, 6}:
+            self.down |= set(range(outage, outage + 75))
+
+    def used(self, hour: int) -> int:
         moment = START + timedelta(hours=hour)
-        weekend = moment.weekday() > 4
-        busy = 8 <= moment.hour < 20
-        if hour > first and kind != 8:
-            used = luck.randint(0, daily // (6 if busy else 60)) // (3 if weekend else 1)
-            if kind == 9:  # campaigns, twice a week
-                used = daily * 3 if moment.hour == 9 and moment.weekday() in {1, 3} else 0
-            if hour == spike:
-                used += daily * 20
-            from_gift = min(gift, used) if luck.random() < 0.5 else 0
-            gift -= from_gift
-            paid -= used - from_gift
-        if luck.random() < 0.002 and kind != 7:
-            gift += luck.randint(1, 10) * 100_000
-        if gift and luck.random() < 0.01:
-            gift = 0  # expired
-        if kind == 7:  # kept just around a threshold
-            if paid < daily * (175 if number % 4 == 3 else 430) // 100:
-                paid += daily // 4
-        elif hour < last_top_up and paid < daily * luck.randint(1, 8):
-            paid += daily * luck.randint(1, 30)
-        if kind == 4 and number != 4:
-            paid = max(paid, -50_000)  # as far as the overdraft goes
-        if hour in down or outage <= hour < outage + 75:
-            continue
-        currency = None if number == 6 and hour < HOURS // 2 else "USD"
-        offset = timedelta(minutes=7 if kind == 6 else 0)
-        seen = moment + offset + timedelta(seconds=2, microseconds=number)
-        found.append(Snapshot(name, product, currency, moment + offset, seen, paid, gift))
+        if self.kind == 8 or hour == self.first:
+            return 0
+        if self.kind == 9:  # campaigns, twice a week
+            used = self.daily * 3 if moment.hour == 9 and moment.weekday() in {1, 3} else 0
+        else:
+            busy = 8 <= moment.hour < 20
+            used = self.luck.randint(0, self.daily // (6 if busy else 60))
+            used //= 3 if moment.weekday() > 4 else 1
+        return used + (self.daily * 20 if hour == self.spike else 0)
+
+    def change_gift(self) -> None:
+        if self.luck.random() < 0.002 and self.kind != 7:
+            self.gift += self.luck.randint(1, 10) * 100_000
+        if self.gift and self.luck.random() < 0.01:
+            self.gift = 0  # expired
+
+    def top_up(self, hour: int) -> None:
+        if self.kind == 7:  # kept just around a threshold
+            if self.paid < self.daily * (165 if self.number % 4 == 3 else 430) // 100:
+                self.paid += self.daily // 4
+        elif hour < self.last_top_up and self.paid < self.daily * self.luck.randint(1, 8):
+            self.paid += self.daily * self.luck.randint(1, 30)
+
+    def live(self, hour: int) -> None:
+        used = self.used(hour)
+        from_gift = min(self.gift, used) if self.luck.random() < 0.5 else 0
+        self.gift -= from_gift
+        self.paid -= used - from_gift
+        self.change_gift()
+        self.top_up(hour)
+        if self.kind == 4 and self.number != 4:
+            self.paid = max(self.paid, -50_000)  # as far as the overdraft goes
+
+    def snapshot(self, hour: int) -> Snapshot:
+        at = START + timedelta(hours=hour, minutes=7 if self.kind == 6 else 0)
+        return Snapshot(
+            account=self.name,
+            product="otp" if self.kind in {3, 7} else "sms",
+            currency=None if self.number == 6 and hour < HOURS // 2 else "USD",
+            at=at,
+            observed_at=at + timedelta(seconds=2, microseconds=self.number),
+            paid=self.paid,
+            gift=self.gift,
+        )
+
+
+def account(number: int) -> list[Snapshot]:
+    """One account's hourly snapshots, less those that are missing."""
+    one = _Account(number)
+    found = []
+    for hour in range(one.first, one.last + 1):
+        one.live(hour)
+        if hour not in one.down:
+            found.append(one.snapshot(hour))
     return found
 
 
