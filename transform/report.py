@@ -41,8 +41,7 @@ select account, product, coalesce(currency, '') as currency, status, complete_da
   cast(burn_per_day10000 as varchar(40)) as burn,
   cast(days_left as varchar(20)) as days, cast(days_left_low as varchar(20)) as days_low,
   cast(days_left_high as varchar(20)) as days_high,
-  cast(runs_out_on as varchar(20)) as runs_out_on,
-  {{ as_of() }} as as_of
+  cast(runs_out_on as varchar(20)) as runs_out_on
 from {{ ref('balance_runway') }}
 """
 DAILY = """
@@ -201,7 +200,7 @@ def page(accounts: list[Row], charts: dict[str, str]) -> str:
         for status, (sign, _) in STATUSES.items()
         if counts[status]
     )
-    as_of = str(accounts[0]["as_of"])[:16].replace("T", " ") if accounts else "an empty table"
+    newest = max((row["snapshot_at"][:16] for row in accounts), default="(there is none)")
     cards = "\n".join(card(row, charts.get(row["account"], "")) for row in accounts)
     return f"""<!doctype html>
 <html lang="en">
@@ -214,7 +213,7 @@ def page(accounts: list[Row], charts: dict[str, str]) -> str:
 </head>
 <body>
 <h1>Prepaid balances</h1>
-<p class="quiet">As of {html.escape(as_of)} UTC. The line is the balance at each day's close and
+<p class="quiet">Newest snapshot: {newest} UTC. The line is the balance at each day's close and
 breaks where it is unknown; ▲ marks days with a top-up; the dashes lead to the day it runs out.</p>
 <ul class="counts">{items}</ul>
 <main>

@@ -3,7 +3,9 @@
 {#- The time that the models speak of, as a Python datetime. -#}
 {% macro as_of_datetime() %}
   {%- if var('as_of') -%}
-    {%- set moment = modules.datetime.datetime.fromisoformat(var('as_of') | string) -%}
+    {%- set moment = modules.datetime.datetime.fromisoformat(
+      (var('as_of') | string).replace('Z', '+00:00')
+    ) -%}
     {%- if moment.tzinfo -%}
       {%- set moment = moment.astimezone(modules.pytz.utc) -%}
     {%- endif -%}

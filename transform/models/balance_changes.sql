@@ -2,7 +2,7 @@
 {{
   config(
     materialized='incremental',
-    incremental_strategy='delete+insert',
+    incremental_strategy='replace' if target.type == 'postgres' else 'delete+insert',
     unique_key='snapshot_at',
     pre_hook="{{ index_source() }}",
     indexes=[{'columns': ['snapshot_at']}, {'columns': ['account', 'snapshot_at']}],

@@ -2,7 +2,7 @@
 {{
   config(
     materialized='incremental',
-    incremental_strategy='delete+insert',
+    incremental_strategy='replace' if target.type == 'postgres' else 'delete+insert',
     unique_key='day',
     indexes=[{'columns': ['day']}, {'columns': ['account', 'day']}],
   )
@@ -10,7 +10,7 @@
 {%- set since = made_anew_since('closing_snapshot_at') if is_incremental() %}
 {%- if since %}
   {#- Whole days are made anew; a snapshot at midnight belongs to the day before. -#}
-  {%- set since = (since - modules.datetime.timedelta(days=1))
+  {%- set since = (since - modules.datetime.timedelta(seconds=1))
       .replace(hour=0, minute=0, second=0, microsecond=0) %}
 {%- endif %}
 
