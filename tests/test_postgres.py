@@ -40,6 +40,8 @@ class Pipeline:
     ) -> None:
         self._meltano = meltano
         self._sandbox = sandbox
+        self._folder = postgres.socket_folder
+        self._database = database
         self.uri = postgres.uri.replace("/postgres?", f"/{database}?", 1)
         postgres.psql(f"CREATE DATABASE {database}")
 
@@ -62,6 +64,18 @@ class Pipeline:
             }
             | listed
             | dict(env or {}),
+        )
+        self.output = done.stdout + done.stderr
+        return done.returncode
+
+    def judge(self) -> int:
+        """Make the models and alert, as the schedule does after the load."""
+        done = self._meltano(
+            "--environment=prod",
+            "run",
+            "dbt-postgres:build",
+            "dbt-postgres:alert",
+            env={"DBT_POSTGRES_HOST": self._folder, "DBT_POSTGRES_DBNAME": self._database},
         )
         self.output = done.stdout + done.stderr
         return done.returncode
@@ -142,6 +156,17 @@ def test_a_refused_account_leaves_the_others_in_the_table_and_fails_the_run(
     assert rows == [("empty",), ("example",)]
     assert "account 'expired': HTTP 401, code 2002" in pipeline.output
     assert "Enable the key or create a new one" in pipeline.output
+
+
+def test_what_was_loaded_is_judged_and_an_empty_account_is_an_alert(pipeline: Pipeline) -> None:
+    assert pipeline.load("example", "empty") == 0, pipeline.output
+    assert pipeline.judge() == 1
+    assert "ALERT (fail) account empty is empty: 0.0000 USD at " in pipeline.output
+    rows = pipeline.query(
+        "SELECT account, status, total_balance10000 FROM tap_balance_marts.balance_runway "
+        "ORDER BY account"
+    )
+    assert rows == [("empty", "empty", 0), ("example", "accumulating", 143456)]
 
 
 def _demo(**options: Any) -> subprocess.Popen[str]:  # noqa: ANN401
