@@ -1,31 +1,33 @@
 # Everything below sets itself up; a machine needs Python 3.10 or newer (with venv) and make.
 PYTHON ?= python3
 BENCH := aiohttp airbyte dlt rest-msdk
-LOCKS := airflow bootstrap build fakesnow meltano pipelinewise-target-postgres target-csv target-jsonl target-postgres \
-  target-snowflake $(BENCH:%=bench-%)
+LOCKS := airflow bootstrap browser build dbt fakesnow meltano pipelinewise-target-postgres report target-csv \
+  target-jsonl target-postgres target-snowflake $(BENCH:%=bench-%)
+TESTED := airflow browser dbt fakesnow pipelinewise-target-postgres report target-csv
 
 export UV_COMPILE_BYTECODE := 1
 export UV_NO_PROGRESS := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-airflow test check check-snowflake bench bench-quick format lock clean
+.PHONY: help demo demo-airflow report test check check-snowflake bench bench-quick format lock clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-demo: .venv/ready .venvs/meltano/ready ## From an empty clone to balances in a Postgres, without an account
+demo: .venv/ready .venvs/dbt/ready .venvs/meltano/ready .venvs/report/ready ## From an empty clone to balances in a Postgres, without an account
 	@.venv/bin/python demo/demo.py
 
-demo-airflow: .venv/ready .venvs/airflow/ready .venvs/meltano/ready ## The same by a real Airflow, on its schedule
+demo-airflow: .venv/ready .venvs/airflow/ready .venvs/dbt/ready .venvs/meltano/ready ## The same by a real Airflow, on its schedule
 	@.venv/bin/python demo/airflow_demo.py
 
-TEST_VENVS := $(patsubst %,.venvs/%/ready,airflow fakesnow pipelinewise-target-postgres target-csv)
+report: .venvs/dbt/ready .venvs/report/ready ## Write output/report.html from the dbt models (connection: transform/profiles.yml)
+	.venvs/report/bin/python transform/report.py --dbt $(CURDIR)/.venvs/dbt/bin/dbt --output output/report.html
 
-test: .venv/ready .meltano/ready $(TEST_VENVS) ## Everything that CI runs: lint, types, all tests
+test: .venv/ready .meltano/ready $(TESTED:%=.venvs/%/ready) ## Everything that CI runs: lint, types, all tests
 	@$(MAKE) --no-print-directory lint
 	.venv/bin/python -m pytest --numprocesses 2
 
-check-snowflake: .venv/ready .meltano/ready $(TEST_VENVS) ## Check a real Snowflake account, from SNOWFLAKE_ variables
+check-snowflake: .venv/ready .meltano/ready .venvs/fakesnow/ready ## Check a real Snowflake account, from SNOWFLAKE_ variables
 	@.venv/bin/python tests/check_snowflake.py
 
 check: .venv/ready ## The fast inner loop: lint, types, and the tests that take no time
@@ -38,8 +40,9 @@ lint:
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy
 
-bench: .venv/ready .venvs/meltano/ready $(BENCH:%=.venvs/bench-%/ready) ## Compare its speed with others; writes benchmarks/RESULTS.md
+bench: .venv/ready .venvs/dbt/ready .venvs/meltano/ready $(BENCH:%=.venvs/bench-%/ready) ## Compare its speed with others; writes benchmarks/RESULTS.md
 	.venv/bin/python benchmarks/bench.py
+	.venv/bin/python benchmarks/transform.py
 
 bench-quick: .venv/ready .venvs/meltano/ready $(BENCH:%=.venvs/bench-%/ready) ## The same, smaller, in under two minutes
 	.venv/bin/python benchmarks/bench.py --quick
@@ -70,7 +73,7 @@ clean: ## Remove everything that the other targets made
 	@.venv/bin/uv pip install --python .venv --no-deps --no-build-isolation --editable .
 	@touch $@
 
-.meltano/ready: .venvs/meltano/ready meltano.yml $(patsubst %,requirements/%.txt,build tap target-jsonl target-postgres target-snowflake)
+.meltano/ready: .venvs/meltano/ready meltano.yml $(patsubst %,requirements/%.txt,build dbt tap target-jsonl target-postgres target-snowflake)
 	@echo 'Installing the plugins of meltano.yml ...'
 	@MELTANO_CLI_DISABLE_VERSION_CHECK=1 .venvs/meltano/bin/meltano install
 	@touch $@

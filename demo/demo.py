@@ -1,7 +1,8 @@
 """`make demo`: from an empty clone to balances in a real Postgres, without an account.
 
 It starts the sandbox and a Postgres out of a wheel, lets the real Meltano run the pipeline of
-meltano.yml three times, twice of them within one snapshot interval, and shows the table.
+meltano.yml three times, twice of them within one snapshot interval, and shows the table. Then it
+makes up four weeks of an account that drains, and lets dbt say when messages will stop.
 """
 
 from __future__ import annotations
@@ -15,9 +16,11 @@ import subprocess
 import sys
 import threading
 import time
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
+import drained
 import embedded
 
 from tap_balance.sandbox import Sandbox
@@ -46,16 +49,21 @@ def main() -> None:
         with contextlib.ExitStack() as stack:
             with step("Starting a Postgres"):
                 database = stack.enter_context(embedded.postgres(OUTPUT / "postgres"))
-            database.psql("DROP SCHEMA IF EXISTS tap_balance CASCADE", options=("-q",))
+            for schema in ("tap_balance", "tap_balance_marts", "tap_balance_marts_alerts"):
+                database.psql(f"DROP SCHEMA IF EXISTS {schema} CASCADE", options=("-q",))
             pipeline = Pipeline(sandbox.url, database)
-            with step("Installing the tap and the target for Meltano"):
+            with step("Installing the tap, the target and dbt for Meltano"):
                 pipeline.run("install", "extractor", "tap-balance", "loader", "target-postgres")
+                pipeline.run("install", "utility", "dbt-postgres")
             wait_for_interval(at_least=INTERVAL * 3 // 5)
             pipeline.load("Run 1")
             pipeline.load("Run 2, within the same interval: it replaces the rows of run 1")
             wait_for_interval(at_least=INTERVAL)
             pipeline.load("Run 3, in the next interval: it adds rows")
             show(database)
+            announce(pipeline, database)
+            with step("\nWriting a page to look at"):
+                report(database)
         sandbox.shutdown()
     say(f"\nDone in {time.monotonic() - started:.0f} s; everything that was started is stopped.")
     explain()
@@ -84,7 +92,7 @@ class Pipeline:
         with step(title):
             self.run("run", "tap-balance", "target-postgres")
 
-    def run(self, *arguments: str) -> None:
+    def run(self, *arguments: str, may_fail: bool = False) -> None:
         """Run Meltano; what it prints goes to a file, and to the terminal if it fails."""
         log = OUTPUT / "meltano.log"
         with log.open("a") as file:
@@ -102,7 +110,7 @@ class Pipeline:
                 process.terminate()
                 process.wait()
                 raise
-        if status:
+        if status and not may_fail:
             tail = "\n".join(log.read_text().splitlines()[-30:])
             sys.exit(f"\nmeltano {' '.join(arguments)} ended with {status}:\n{tail}")
 
@@ -142,10 +150,46 @@ def show(database: embedded.Postgres) -> None:
         sys.exit(f"There are {found} rows instead of {expected}; this is a defect.")
 
 
+def announce(pipeline: Pipeline, database: embedded.Postgres) -> None:
+    """Let dbt judge an account that drains, at three moments of its last week."""
+    say("An account that nobody tops up (four weeks of it, made up), and what dbt's alerts say:\n")
+    now = datetime.now(timezone.utc)
+    drained.load(database, now)
+    answers = []
+    for title, arguments in drained.moments(now):
+        with step(f"  {title}"):
+            # Failing is what an alert does.
+            pipeline.run("invoke", "dbt-postgres", *arguments, may_fail=True)
+        answers.append(drained.told(database))
+        say(f"    {answers[-1]}")
+    statuses = [answer.split(":")[0] for answer in answers]
+    if statuses != [f"account drained is {status}" for status in ("low", "critical", "empty")]:
+        sys.exit("It was not announced; this is a defect.")
+
+
+def report(database: embedded.Postgres) -> None:
+    """Write the page from the models."""
+    done = subprocess.run(
+        [
+            ROOT / ".venvs" / "report" / "bin" / "python",
+            ROOT / "transform" / "report.py",
+            f"--dbt={ROOT / '.venvs' / 'dbt' / 'bin' / 'dbt'}",
+            f"--output={OUTPUT / 'report.html'}",
+        ],
+        env=os.environ | {"DBT_TARGET": "postgres", "DBT_POSTGRES_HOST": database.socket_folder},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        sys.exit(done.stdout + done.stderr)
+
+
 def explain() -> None:
     """Say where the result is and what to change for a real account."""
     say(
         f"""\
+The page is {OUTPUT.name}/report.html; it needs no network to be opened.
 All rows are in {OUTPUT.name}/balance.csv, Meltano's log is in {OUTPUT.name}/meltano.log.
 
 With a real account, nothing but the settings changes:

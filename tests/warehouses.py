@@ -1,0 +1,171 @@
+"""The two databases of the dbt project's tests, and dbt itself."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import subprocess
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+import psycopg
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+    from datetime import datetime
+
+    import embedded
+    from histories import Snapshot
+
+ROOT = Path(__file__).resolve().parent.parent
+TRANSFORM = ROOT / "transform"
+VENVS = ROOT / ".venvs"
+
+Row = tuple[str | None, ...]
+COLUMNS = """
+    snapshot_id {text}, account {text}, product {text}, snapshot_at {time}, observed_at {time},
+    currency {text}, balance10000 {whole}, gift_balance10000 {whole}, total_balance10000 {whole},
+    balance numeric(38, 4), gift_balance numeric(38, 4), total_balance numeric(38, 4)
+"""
+
+
+class Warehouse(Protocol):
+    """Where the snapshots are, and dbt's models of them."""
+
+    env: dict[str, str]
+
+    def load(self, rows: Iterable[Snapshot]) -> None:
+        """Append, as a target would."""
+
+    def query(self, sql: str) -> list[Row]:
+        """The rows, each value as text."""
+
+
+class InPostgres:
+    def __init__(self, server: embedded.Postgres) -> None:
+        server.psql("CREATE DATABASE transform")
+        self._uri = server.uri.replace("/postgres?", "/transform?", 1)
+        self.env = {
+            "DBT_TARGET": "postgres",
+            "DBT_POSTGRES_HOST": server.socket_folder,
+            "DBT_POSTGRES_DBNAME": "transform",
+        }
+        types = {"text": "text", "time": "timestamp", "whole": "bigint"}
+        with psycopg.connect(self._uri) as connection:
+            connection.execute("CREATE SCHEMA tap_balance")
+            table = f"CREATE TABLE tap_balance.balance ({COLUMNS.format(**types)})"
+            connection.execute(table.encode())
+
+    def load(self, rows: Iterable[Snapshot]) -> None:
+        with (
+            psycopg.connect(self._uri) as connection,
+            connection.cursor().copy("COPY tap_balance.balance FROM STDIN") as copy,
+        ):
+            for row in rows:
+                copy.write_row(row.row)
+
+    def query(self, sql: str) -> list[Row]:
+        with psycopg.connect(self._uri) as connection:
+            return as_text(connection.execute(sql.encode()).fetchall())
+
+
+class InSnowflake:
+    def __init__(self, console: subprocess.Popen[str], folder: Path) -> None:
+        assert console.stdout
+        self._console = console
+        self._folder = folder
+        (folder / "profiles.yml").write_text(
+            json.dumps({
+                "tap_balance": {
+                    "target": "snowflake",
+                    "outputs": {
+                        "snowflake": {
+                            "type": "snowflake",
+                            "account": "fakesnow",
+                            "user": "fake",
+                            "password": "snow",  # pragma: allowlist secret
+                            "host": "127.0.0.1",
+                            "port": int(console.stdout.readline()),
+                            "protocol": "http",
+                            "database": "TRANSFORM",
+                            "warehouse": "NONE",
+                            "schema": "TAP_BALANCE_MARTS",
+                            "threads": 1,
+                        }
+                    },
+                }
+            })
+        )  # fmt: skip
+        self.env = {"DBT_PROFILES_DIR": str(folder)}
+        types = {"text": "varchar", "time": "timestamp_ntz", "whole": "numeric(38, 0)"}
+        self.query("create database transform")
+        self.query("use database transform")
+        self.query("create schema tap_balance")
+        self.query("use schema tap_balance")
+        self.query(f"create table balance ({COLUMNS.format(**types)})")
+        self.query("create stage loads")
+
+    def load(self, rows: Iterable[Snapshot]) -> None:
+        path = self._folder / "rows.csv"
+        with path.open("w", newline="") as file:
+            csv.writer(file).writerows(row.row for row in rows)
+        self.query(f"put 'file://{path}' @loads auto_compress=false overwrite=true")
+        self.query("copy into balance from @loads/rows.csv file_format=(type=csv) force=true")
+
+    def query(self, sql: str) -> list[Row]:
+        assert self._console.stdin
+        assert self._console.stdout
+        self._console.stdin.write(json.dumps(sql) + "\n")
+        self._console.stdin.flush()
+        return as_text(json.loads(self._console.stdout.readline()))
+
+
+def as_text(rows: Iterable[Sequence[object]]) -> list[Row]:
+    return [tuple(None if value is None else str(value) for value in row) for row in rows]
+
+
+@contextmanager
+def warehouse_of(kind: str, postgres: embedded.Postgres, folder: Path) -> Iterator[Warehouse]:
+    if kind == "postgres":
+        yield InPostgres(postgres)
+    else:
+        with (
+            (folder / "server.log").open("w") as log,
+            subprocess.Popen(
+                [VENVS / "fakesnow" / "bin" / "python", ROOT / "tests" / "snowflake_for_dbt.py"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                text=True,
+            ) as console,
+        ):
+            yield InSnowflake(console, folder)
+            assert console.stdin
+            console.stdin.close()
+
+
+def dbt(
+    warehouse: Warehouse, folder: Path, *arguments: str, as_of: datetime, **variables: object
+) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [
+            VENVS / "dbt" / "bin" / "dbt",
+            *arguments,
+            "--vars",
+            json.dumps({"as_of": as_of.isoformat(), **variables}),
+        ],
+        cwd=TRANSFORM,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+        env=environment(warehouse, folder),
+    )
+
+
+def environment(warehouse: Warehouse, folder: Path) -> dict[str, str]:
+    """For dbt: where the database is, and where to write."""
+    paths = {name: str(folder) for name in ("HOME", "DBT_TARGET_PATH", "DBT_LOG_PATH")}
+    return {**os.environ, **paths, **warehouse.env}

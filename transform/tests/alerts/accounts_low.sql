@@ -1,0 +1,3 @@
+-- Accounts to top up soon.
+{{ config(severity='warn') }}
+{{ alert(['low']) }}
