@@ -14,10 +14,10 @@ export UV_NO_PROGRESS := 1
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-demo: .venv/ready .venvs/dbt/ready .venvs/meltano/ready .venvs/report/ready ## From an empty clone to balances in a Postgres, without an account
+demo: .venv/ready .meltano/demo-ready .venvs/dbt/ready .venvs/report/ready ## From an empty clone to balances in a Postgres, without an account
 	@.venv/bin/python demo/demo.py
 
-demo-airflow: .venv/ready .venvs/airflow/ready .venvs/dbt/ready .venvs/meltano/ready ## The same by a real Airflow, on its schedule
+demo-airflow: .venv/ready .meltano/demo-ready .venvs/airflow/ready ## The same by a real Airflow, on its schedule
 	@.venv/bin/python demo/airflow_demo.py
 
 report: .venvs/dbt/ready .venvs/report/ready ## Write output/report.html from the dbt models (connection: transform/profiles.yml)
@@ -73,9 +73,18 @@ clean: ## Remove everything that the other targets made
 	@.venv/bin/uv pip install --python .venv --no-deps --no-build-isolation --editable .
 	@touch $@
 
-.meltano/ready: .venvs/meltano/ready meltano.yml $(patsubst %,requirements/%.txt,build dbt tap target-jsonl target-postgres target-snowflake)
+MELTANO_INSTALL := MELTANO_CLI_DISABLE_VERSION_CHECK=1 .venvs/meltano/bin/meltano install
+PLUGIN_PINS := meltano.yml $(patsubst %,requirements/%.txt,build dbt tap target-jsonl target-postgres target-snowflake)
+
+.meltano/ready: .venvs/meltano/ready $(PLUGIN_PINS)
 	@echo 'Installing the plugins of meltano.yml ...'
-	@MELTANO_CLI_DISABLE_VERSION_CHECK=1 .venvs/meltano/bin/meltano install
+	@$(MELTANO_INSTALL)
+	@touch $@
+
+.meltano/demo-ready: .venvs/meltano/ready $(PLUGIN_PINS)
+	@echo 'Installing the tap, the target and dbt for Meltano ...'
+	@$(MELTANO_INSTALL) extractor tap-balance loader target-postgres
+	@$(MELTANO_INSTALL) utility dbt-postgres
 	@touch $@
 
 .venvs/%/ready: requirements/%.txt | .venv/ready

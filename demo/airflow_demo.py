@@ -17,7 +17,7 @@ import time
 import embedded
 from airflow_home import Airflow
 
-from demo import OUTPUT, Pipeline, end, say, step
+from demo import OUTPUT, end, say, step
 from tap_balance.sandbox import Sandbox, settings_of
 
 SHARDS = 2
@@ -38,11 +38,8 @@ def main() -> None:
         with contextlib.ExitStack() as stack:
             with step("Starting a Postgres"):
                 database = stack.enter_context(embedded.postgres(OUTPUT / "postgres"))
-            database.psql("DROP SCHEMA IF EXISTS tap_balance CASCADE", options=("-q",))
-            with step("Installing the tap and the target for Meltano"):
-                Pipeline(sandbox.url, database).run(
-                    "install", "extractor", "tap-balance", "loader", "target-postgres"
-                )
+            for schema in ("tap_balance", "tap_balance_marts", "tap_balance_marts_alerts"):
+                database.psql(f"DROP SCHEMA IF EXISTS {schema} CASCADE", options=("-q",))
             airflow = make_airflow(sandbox.url, database)
             with step("Making Airflow's database"):
                 migrated = airflow.run("db", "migrate")
@@ -51,7 +48,7 @@ def main() -> None:
             with step("Starting Airflow; its DAG processor picks the DAG up"):
                 stack.enter_context(airflow.running())
                 wait_for(airflow, "SELECT dag_id FROM dag WHERE dag_id = 'tap_balance'")
-            with step("A scheduled run: the shards at once, then the check"):
+            with step("A scheduled run: the shards at once, then the checks and the models"):
                 [(run, state)] = wait_for(
                     airflow,
                     "SELECT run_id, state FROM dag_run WHERE run_type = 'scheduled' "
@@ -79,6 +76,7 @@ def make_airflow(base_url: str, database: embedded.Postgres) -> Airflow:
             "TAP_BALANCE_CURRENCY": "USD",
             "TAP_BALANCE_ACCOUNTS": settings_of(base_url)["accounts"],
             "TARGET_POSTGRES_SQLALCHEMY_URL": database.sqlalchemy_url,
+            "DBT_POSTGRES_HOST": database.socket_folder,
         },
         destination={
             "conn_type": "postgres",

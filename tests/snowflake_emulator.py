@@ -1,4 +1,4 @@
-"""A Snowflake to load into: the fakesnow server, and what target-snowflake needs beyond it.
+"""A Snowflake to load into: the fakesnow server, and what target-snowflake and dbt need beyond it.
 
 Run in `.venvs/fakesnow`. Prints how to connect as one line of JSON, then serves until stdin ends.
 
@@ -47,6 +47,9 @@ COPY = re.compile(
 NOTHING_TO_DO = re.compile(
     r"remove\s+'@~/|drop file format|create or replace file format", re.IGNORECASE
 )
+TEMPORARY = re.compile(
+    r"^(\s*(?:/\*.*?\*/\s*)?create or replace) temporary ", re.IGNORECASE | re.DOTALL
+)
 PRIMARY_KEY = re.compile(r",\s*PRIMARY KEY \(\w+\)")
 TIME_ZONE = re.compile(r"""alter user "\w+" set timezone = '([A-Za-z/_]+)'""", re.IGNORECASE)
 
@@ -88,6 +91,9 @@ def _execute(cursor: Any, statement: str, params: Any, *rest: Any, **options: An
             )
     # Snowflake enforces no primary key; DuckDB would, and hide that rows are doubled.
     statement = PRIMARY_KEY.sub("", statement)
+    # dbt qualifies the names of temporary tables, which DuckDB refuses. It also drops or replaces
+    # them itself, so that a table does as well.
+    statement = TEMPORARY.sub(r"\1 ", statement)
     return EXECUTE(cursor, statement, params, *rest, **options)
 
 

@@ -7,25 +7,19 @@ Numbers and instants are text, so that nothing is rounded on the way.
 
 from __future__ import annotations
 
-import datetime as dt
 import json
 import sys
 from typing import Any
 
 import snowflake.connector
 
-
-def text(value: Any) -> Any:
-    if value is None or isinstance(value, str):
-        return value
-    return value.isoformat() if isinstance(value, dt.datetime) else str(value)
-
-
 connection = snowflake.connector.connect(**json.loads(sys.stdin.readline()))
 for line in sys.stdin:
     try:
         rows = connection.cursor().execute(json.loads(line)).fetchall()
-        answer: dict[str, Any] = {"rows": [[text(value) for value in row] for row in rows]}
+        answer: dict[str, Any] = {
+            "rows": [[None if value is None else str(value) for value in row] for row in rows]
+        }
     except snowflake.connector.errors.Error as error:
         answer = {"error": str(error)}
     print(json.dumps(answer), flush=True)

@@ -92,6 +92,8 @@ class Deployment:
                 "TAP_BALANCE_CURRENCY": "USD",
                 "TARGET_POSTGRES_SQLALCHEMY_URL": f"postgresql+psycopg://postgres:{DATABASE_SECRET}"
                 f"@/{self._database}?host={folder}",
+                "DBT_POSTGRES_HOST": self._socket_folder,
+                "DBT_POSTGRES_DBNAME": self._database,
                 **settings,
             },
             {
@@ -101,7 +103,7 @@ class Deployment:
                 "password": DATABASE_SECRET,
                 "schema": self._database,
             },
-            {"MINUTES": DAY, "RETRIES": "0", "RETRY_SECONDS": "1", **constants},
+            {"MINUTES": DAY, "RETRIES": "0", "RETRY_SECONDS": "1", "DBT": "none", **constants},
         )
 
     def run(
@@ -240,7 +242,7 @@ def test_the_dag_parses_at_once_without_meltano_network_or_database(home: Path) 
         "catchup": False,
         "max_active_runs": 1,
         "documented": True,
-        "tasks": ["check_freshness", "load", "shards"],
+        "tasks": ["alert", "build", "check_freshness", "load", "shards"],
         "shards": 1,
         "retries": 2,
         "backoff": 2.0,
@@ -357,6 +359,26 @@ def test_a_shard_that_fails_twice_is_named_and_leaves_one_row_of_every_other_acc
     assert secrets_in(deployment.output.encode()) == []
     assert secrets_below(deployment.home) == []
     assert secrets_below(ROOT / ".meltano" / "shards") == []
+
+
+def test_an_account_that_is_empty_fails_the_alert_with_its_name_and_numbers(
+    deployment: Deployment,
+) -> None:
+    settings = {"TAP_BALANCE_ACCOUNTS": [ACCOUNTS[0], ACCOUNTS[2]]}
+    status, state, tasks = deployment.run(settings, DBT="dbt-postgres")
+    assert (status, state) == (1, "failed"), deployment.output
+    assert tasks == {
+        "shards": ("success", 1),
+        "load 1/1": ("success", 1),
+        "check_freshness": ("success", 1),
+        "build": ("success", 1),
+        "alert": ("failed", 1),
+    }
+    assert "AirflowFailException: account empty is empty: 0.0000 USD at " in deployment.output
+    rows = deployment.query("SELECT account, status FROM tap_balance_marts.balance_runway")
+    assert sorted(rows) == [("empty", "empty"), ("example", "accumulating")]
+    assert secrets_in(deployment.output.encode()) == []
+    assert secrets_below(deployment.home) == []
 
 
 def secrets_in(content: bytes) -> list[str]:
@@ -656,7 +678,8 @@ def test_the_demo_shows_a_scheduled_run_and_its_rows_and_leaves_nothing_running(
     assert stderr == ""
     for task in ("shards               ", "load             1/2 ", "load             2/2 "):
         assert f"  {task} success" in stdout
-    assert re.search(r"check_freshness +success \(try 1\)", stdout)
+    for task in ("check_freshness", "build", "alert"):
+        assert re.search(rf"{task} +success \(try 1\)", stdout)
     for name in ("main", "marketing", "otp"):
         assert re.search(rf"^ {name}@\d{{4}}-\d\d-\d\dT\d\d:\d\d:00Z ", stdout, re.MULTILINE)
     logs = {path.parent.name for path in (DEMO_HOME / "logs").rglob("attempt=1.log")}

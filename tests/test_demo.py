@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -43,11 +44,15 @@ def _servers() -> list[str]:
 
 def test_the_demo_shows_types_and_rows_and_leaves_nothing_running() -> None:
     with _demo() as process:
-        stdout, stderr = process.communicate(timeout=180)
+        stdout, stderr = process.communicate(timeout=300)
     assert process.returncode == 0, stdout + stderr
     assert stderr == ""
     assert "numeric                     |        38 |     4" in stdout
     assert "(6 rows)" in stdout
+    announced = re.findall(r"account drained is (\w+): ", stdout)
+    assert announced == ["low", "critical", "empty"]
+    page = (ROOT / "demo-output" / "report.html").read_text(encoding="utf-8")
+    assert page.count("<article") == 4
     rows = (ROOT / "demo-output" / "balance.csv").read_text().splitlines()
     assert len(rows) == 7
     assert _servers() == []

@@ -8,25 +8,30 @@ import os
 import re
 import shutil
 import subprocess
+import uuid
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
-from datetime import timedelta
+from datetime import datetime, timedelta, timezone
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
 import answers
 import histories
 import pytest
+from bank import Account
+from runners import Destination
+from targets import Load, Postgres
 from warehouses import ROOT, VENVS, as_text, dbt, environment, warehouse_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
-    from datetime import datetime
     from pathlib import Path
 
     import embedded
+    from bank import Bank
     from histories import Snapshot
+    from runners import Meltano
     from warehouses import Row, Warehouse
 
 pytestmark = pytest.mark.e2e
@@ -379,3 +384,33 @@ def test_the_page_is_readable_without_network_on_a_phone_in_the_dark_and_without
     assert charts["a11"]["label"] == f"Balance of a11 by day; {topped_up} days with a top-up"
     assert charts["a11"]["lines"][0][0] == 2
     assert charts["a32"]["lines"][1][1] == "4,4"
+
+
+def test_what_meltano_loads_it_judges_and_an_empty_account_is_an_alert(
+    postgres: embedded.Postgres, meltano_project: Meltano, bank: Bank, tmp_path: Path
+) -> None:
+    now = datetime.now(timezone.utc).isoformat()
+    accounts = [Account("example"), Account("empty", 0, currency="USD")]
+    with closing(Postgres(postgres, f"t_{uuid.uuid4().hex}")) as target:
+        load = Load(bank.settings(accounts), now)
+        assert Destination("postgres meltano", target, meltano_project).load(load) == 0
+        steps = ("dbt-postgres:build", "dbt-postgres:alert")
+        with pytest.raises(subprocess.CalledProcessError) as ended:
+            meltano_project.run(
+                "--environment=prod",
+                "run",
+                *steps,
+                env={
+                    "DBT_POSTGRES_HOST": postgres.socket_folder,
+                    "DBT_POSTGRES_DBNAME": target.name,
+                    "DBT_TARGET_PATH": str(tmp_path),
+                    "DBT_LOG_PATH": str(tmp_path),
+                },
+            )
+        assert "ALERT (fail) account empty is empty: 0.0000 USD at " in (
+            ended.value.stdout + ended.value.stderr
+        )
+        rows = target.query(
+            "SELECT account, status, total_balance10000 FROM tap_balance_marts.balance_runway"
+        )
+        assert sorted(rows) == [["empty", "empty", 0], ["example", "accumulating", 123456]]

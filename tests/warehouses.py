@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 import psycopg
+from snowflake_target import emulated_snowflake
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
     import embedded
     from histories import Snapshot
+    from snowflake_target import SnowflakeServer
 
 ROOT = Path(__file__).resolve().parent.parent
 TRANSFORM = ROOT / "transform"
@@ -72,9 +74,8 @@ class InPostgres:
 
 
 class InSnowflake:
-    def __init__(self, console: subprocess.Popen[str], folder: Path) -> None:
-        assert console.stdout
-        self._console = console
+    def __init__(self, server: SnowflakeServer, folder: Path) -> None:
+        self._server = server
         self._folder = folder
         (folder / "profiles.yml").write_text(
             json.dumps({
@@ -87,7 +88,7 @@ class InSnowflake:
                             "user": "fake",
                             "password": "snow",  # pragma: allowlist secret
                             "host": "127.0.0.1",
-                            "port": int(console.stdout.readline()),
+                            "port": server.connect["port"],
                             "protocol": "http",
                             "database": "TRANSFORM",
                             "warehouse": "NONE",
@@ -115,11 +116,7 @@ class InSnowflake:
         self.query("copy into balance from @loads/rows.csv file_format=(type=csv) force=true")
 
     def query(self, sql: str) -> list[Row]:
-        assert self._console.stdin
-        assert self._console.stdout
-        self._console.stdin.write(json.dumps(sql) + "\n")
-        self._console.stdin.flush()
-        return as_text(json.loads(self._console.stdout.readline()))
+        return as_text(self._server.query(sql))
 
 
 def as_text(rows: Iterable[Sequence[object]]) -> list[Row]:
@@ -131,19 +128,8 @@ def warehouse_of(kind: str, postgres: embedded.Postgres, folder: Path) -> Iterat
     if kind == "postgres":
         yield InPostgres(postgres)
     else:
-        with (
-            (folder / "server.log").open("w") as log,
-            subprocess.Popen(
-                [VENVS / "fakesnow" / "bin" / "python", ROOT / "tests" / "snowflake_for_dbt.py"],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=log,
-                text=True,
-            ) as console,
-        ):
-            yield InSnowflake(console, folder)
-            assert console.stdin
-            console.stdin.close()
+        with emulated_snowflake(folder) as server:
+            yield InSnowflake(server, folder)
 
 
 def dbt(

@@ -1,4 +1,9 @@
-"""Snapshots of prepaid balances, every hour: `meltano run` in shards, then a check for freshness.
+"""Snapshots of prepaid balances, every hour: `meltano run` in shards, then what follows from them.
+
+After the load, `check_freshness` fails where an account has no snapshot, `build` makes the dbt
+models of how long each balance lasts, and `alert` fails for those that are critical, empty or
+stale, with their names and numbers in the message. Callbacks, e-mail and whatever else you have
+for a failed task tell it to people.
 
 Copy this file into the DAG folder of an Airflow 3. The image that parses it needs neither Meltano
 nor the tap; the workers of `load` need a Meltano project with the two plugins installed, and the
@@ -67,6 +72,9 @@ MELTANO = os.environ.get("TAP_BALANCE_DAG_MELTANO", "meltano")
 LOADER = os.environ.get("TAP_BALANCE_DAG_LOADER", "target-postgres")
 """Meltano's name of the target."""
 
+DBT = os.environ.get("TAP_BALANCE_DAG_DBT", "dbt-postgres")
+"""Meltano's name of dbt, for the tasks `build` and `alert`; `none` leaves the two out."""
+
 TABLE = os.environ.get("TAP_BALANCE_DAG_TABLE", "tap_balance.balance")
 """Where the target writes to, as the destination's SQL names it."""
 
@@ -84,6 +92,9 @@ SHORTEST_SECRET = 5
 
 NAMES_SHOWN = 20
 """Accounts named in the message of a failed check; the log above it names all."""
+
+ALERT = re.compile(r"ALERT \(fail\) (.*)")
+"""What the dbt project prints for an account that an alert has found."""
 
 SECRET_NAME = re.compile("SECRET|PASSWORD|PASSPHRASE|PRIVATE_KEY|TOKEN")
 """Environment variables whose value is a secret."""
@@ -276,21 +287,24 @@ def accounts_since(start: str) -> set[str]:
 
 
 class MeltanoRun(BaseOperator):
-    """Runs the pipeline for one shard of the accounts.
+    """Runs Meltano: the pipeline for one shard of the accounts, or one of dbt's two commands.
 
     The environment never becomes a template field or an argument: Airflow keeps those in its
     database and shows them in its UI.
 
     Args:
-        shard: i/n: the i-th of n slices.
+        shard: i/n: the i-th of n slices; empty for dbt.
+        dbt: `build` or `alert`; empty for the pipeline.
         kwargs: What every operator takes.
     """
 
     template_fields = ()
 
-    def __init__(self, *, shard: str, **kwargs: Any) -> None:  # noqa: ANN401
+    def __init__(self, *, shard: str = "", dbt: str = "", **kwargs: Any) -> None:  # noqa: ANN401
         super().__init__(**kwargs)
         self.shard = shard
+        self.dbt = dbt
+        self.alerts: list[str] = []
         self._process: subprocess.Popen[str] | None = None
 
     def execute(self, context: Any) -> str:  # noqa: ANN401
@@ -300,7 +314,8 @@ class MeltanoRun(BaseOperator):
             The shard, by which `check_freshness` knows that it was loaded.
 
         Raises:
-            AirflowFailException: Meltano cannot be started; another try would not help.
+            AirflowFailException: Meltano cannot be started, or an account needs a person; another
+                try would not help.
             AirflowException: The run failed.
         """
         context["shard"] = self.shard  # for map_index_template
@@ -316,14 +331,17 @@ class MeltanoRun(BaseOperator):
             )
             raise AirflowFailException(msg) from None
         status = self._run(run_environment)
+        if self.alerts:
+            raise AirflowFailException("; ".join(self.alerts))
         if status:
-            msg = f"shard {self.shard}: meltano ended with status {status}; its log is above"
+            what = f"shard {self.shard}" if self.shard else f"{DBT}:{self.dbt}"
+            msg = f"{what}: meltano ended with status {status}; its log is above"
             raise AirflowException(msg)
         return self.shard
 
     def _run(self, variables: Mapping[str, str]) -> int:
-        suffix = suffix_of(self.shard)
-        command = [MELTANO, "run", f"--state-id-suffix={suffix}", "tap-balance", LOADER]
+        pipeline = [f"--state-id-suffix={suffix_of(self.shard)}", "tap-balance", LOADER]
+        command = [MELTANO, "run", *([f"{DBT}:{self.dbt}"] if self.dbt else pipeline)]
         log.info("Running %s in %s", " ".join(command), PROJECT)
         try:
             process = subprocess.Popen(  # noqa: S603
@@ -352,7 +370,9 @@ class MeltanoRun(BaseOperator):
         secrets = secrets_of(variables)
         try:
             for line in process.stdout or ():
-                log.info("%s", without(secrets, line.rstrip()))
+                log.info("%s", shown := without(secrets, line.rstrip()))
+                if match := ALERT.search(shown):
+                    self.alerts.append(match[1])
             return process.wait()
         except BaseException:  # the execution time-out is one
             self.on_kill()
@@ -418,15 +438,15 @@ def environment(variables: Mapping[str, str], shard: str) -> dict[str, str]:
         | given
         | {
             "MELTANO_SYS_DIR_ROOT": str(shard_folder(system, suffix_of(shard))),
-            "TAP_BALANCE_SHARD": shard,
             "TAP_BALANCE_SNAPSHOT_INTERVAL": f"PT{interval_minutes()}M",
         }
+        | ({"TAP_BALANCE_SHARD": shard} if shard else {})
     )
 
 
 def suffix_of(shard: str) -> str:
-    """Name a shard in state ids and folders: "1/4" is "shard-1-of-4"."""
-    return f"shard-{shard.replace('/', '-of-')}"
+    """Name a shard in state ids and folders: "1/4" is "shard-1-of-4"; dbt's folder is "dbt"."""
+    return f"shard-{shard.replace('/', '-of-')}" if shard else "dbt"
 
 
 with DAG(
@@ -466,9 +486,9 @@ with DAG(
     def check_freshness() -> None:
         """Fail unless every shard was loaded and every account has a snapshot of this run.
 
-        Only this task decides on the run, so it also runs when a shard failed. The loads' first
-        interval counts, not the schedule's: a retry may cross the hour, and a run that was cleared
-        loads anew.
+        No task follows, so it decides on the run, and it runs when a shard failed too. The loads'
+        first interval counts, not the schedule's: a retry may cross the hour, and a run that was
+        cleared loads anew.
 
         Raises:
             AirflowFailException: A shard or an account is missing; each is named.
@@ -496,11 +516,17 @@ with DAG(
             raise AirflowFailException("; ".join(problems))
         log.info("All %d accounts have a snapshot since %s", len(names), start)
 
-    (
-        MeltanoRun.partial(
-            task_id="load",
-            map_index_template="{{ shard }}",
-            execution_timeout=max(timedelta(minutes=interval_minutes() / 4), timedelta(minutes=5)),
-        ).expand(shard=shards())
-        >> check_freshness()
-    )
+    longest = max(timedelta(minutes=interval_minutes() / 4), timedelta(minutes=5))
+    load = MeltanoRun.partial(
+        task_id="load", map_index_template="{{ shard }}", execution_timeout=longest
+    ).expand(shard=shards())
+    load >> check_freshness()
+    if DBT != "none":
+        # Also where a shard failed: the others' accounts can run empty all the same.
+        build = MeltanoRun(
+            task_id="build",
+            dbt="build",
+            execution_timeout=longest,
+            trigger_rule=TriggerRule.ALL_DONE,
+        )
+        load >> build >> MeltanoRun(task_id="alert", dbt="alert", execution_timeout=longest)
