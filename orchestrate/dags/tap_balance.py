@@ -5,7 +5,7 @@ models of how long each balance lasts, and `alert` fails for those that are crit
 stale, with their names and numbers in the message. Callbacks, e-mail and whatever else you have
 for a failed task tell it to people.
 
-Copy this file into the DAG folder of an Airflow 3. The image that parses it needs neither Meltano
+Copy this file into the DAG folder of an Airflow 3.2 or newer. The image that parses it needs neither Meltano
 nor the tap; the workers of `load` need a Meltano project with the two plugins installed, and the
 workers of `check_freshness` the Airflow provider of the destination.
 
@@ -61,7 +61,8 @@ RETRIES = os.environ.get("TAP_BALANCE_DAG_RETRIES", "2")
 
 RETRY_SECONDS = os.environ.get("TAP_BALANCE_DAG_RETRY_SECONDS", "120")
 """Seconds before the first of them; the wait doubles from try to try, up to a sixth of the
-interval. Meltano refuses to run for five minutes after it was killed; the third try comes later."""
+interval or five minutes. (Meltano refuses to run for five minutes after it was killed. With what
+is set here, the third try comes later.)"""
 
 PROJECT = os.environ.get("TAP_BALANCE_DAG_PROJECT", "/opt/meltano/tap-balance")
 """Folder of `meltano.yml` on the workers."""
@@ -96,7 +97,7 @@ NAMES_SHOWN = 20
 ALERT = re.compile(r"ALERT \(fail\) (.*)")
 """What the dbt project prints for an account that an alert has found."""
 
-SECRET_NAME = re.compile("SECRET|PASSWORD|PASSPHRASE|PRIVATE_KEY|TOKEN")
+SECRET_NAME = re.compile("SECRET|PASSWORD|PASSPHRASE|PRIVATE_KEY|(?:^|_)TOKEN(?:$|_)")
 """Environment variables whose value is a secret."""
 
 log = logging.getLogger("airflow.task")
@@ -181,15 +182,21 @@ def secrets_of(variables: Mapping[str, str]) -> list[str]:
 
     Those in an accounts file are not among them: only the tap reads that.
     """
-    secrets = {value for name, value in variables.items() if SECRET_NAME.search(name)}
+    # By line, because a key in PEM has many, and a log is searched line by line.
+    secrets = {
+        line
+        for name, value in variables.items()
+        if SECRET_NAME.search(name)
+        for line in value.splitlines()
+    }
     for value in variables.values():
         with contextlib.suppress(ValueError):  # it looks like a URL and is none
             password = urlsplit(value).password or ""
             secrets |= {password, unquote(password)}
     accounts = variables.get("TAP_BALANCE_ACCOUNTS", "[]")
     try:
-        secrets |= {str(account["dev_secret"]) for account in json.loads(accounts)}
-    except (ValueError, TypeError, KeyError):  # the tap says what is wrong with it
+        secrets |= {str(account.get("dev_secret", "")) for account in json.loads(accounts)}
+    except (ValueError, TypeError, AttributeError):  # the tap says what is wrong with it
         secrets.add(accounts)
     long_enough = (secret for secret in secrets if len(secret) >= SHORTEST_SECRET)
     return sorted(long_enough, key=len, reverse=True)
@@ -332,7 +339,9 @@ class MeltanoRun(BaseOperator):
             raise AirflowFailException(msg) from None
         status = self._run(run_environment)
         if self.alerts:
-            raise AirflowFailException("; ".join(self.alerts))
+            more = len(self.alerts) - NAMES_SHOWN
+            shown = "; ".join(self.alerts[:NAMES_SHOWN])
+            raise AirflowFailException(f"{shown}; and {more} more" if more > 0 else shown)
         if status:
             what = f"shard {self.shard}" if self.shard else f"{DBT}:{self.dbt}"
             msg = f"{what}: meltano ended with status {status}; its log is above"
@@ -439,6 +448,8 @@ def environment(variables: Mapping[str, str], shard: str) -> dict[str, str]:
         | {
             "MELTANO_SYS_DIR_ROOT": str(shard_folder(system, suffix_of(shard))),
             "TAP_BALANCE_SNAPSHOT_INTERVAL": f"PT{interval_minutes()}M",
+            # What is a gap, and when a balance is stale, for dbt.
+            "DBT_SNAPSHOT_INTERVAL_SECONDS": str(interval_minutes() * 60),
         }
         | ({"TAP_BALANCE_SHARD": shard} if shard else {})
     )
@@ -457,12 +468,15 @@ with DAG(
     start_date=datetime(2026, 1, 1, tzinfo=timezone.utc),
     catchup=False,
     max_active_runs=1,
-    # With the time-out below, three tries and their waits fit into an hour.
+    # A run that hangs must not hold the next one back: its hour cannot be back-filled.
+    dagrun_timeout=timedelta(minutes=max(interval_minutes(), 30)),
+    # Three tries and their waits fit into an hour.
     default_args={
+        "execution_timeout": timedelta(minutes=max(interval_minutes() / 4, 5)),
         "retries": number("RETRIES", RETRIES, 0, 100),
         "retry_delay": timedelta(seconds=number("RETRY_SECONDS", RETRY_SECONDS, 1, 3600)),
         "retry_exponential_backoff": 2.0,
-        "max_retry_delay": timedelta(minutes=interval_minutes() / 6),
+        "max_retry_delay": timedelta(minutes=max(interval_minutes() / 6, 5)),
     },
     params={
         "shards": Param(
@@ -516,17 +530,15 @@ with DAG(
             raise AirflowFailException("; ".join(problems))
         log.info("All %d accounts have a snapshot since %s", len(names), start)
 
-    longest = max(timedelta(minutes=interval_minutes() / 4), timedelta(minutes=5))
-    load = MeltanoRun.partial(
-        task_id="load", map_index_template="{{ shard }}", execution_timeout=longest
-    ).expand(shard=shards())
+    load = MeltanoRun.partial(task_id="load", map_index_template="{{ shard }}").expand(
+        shard=shards()
+    )
     load >> check_freshness()
     if DBT != "none":
-        # Also where a shard failed: the others' accounts can run empty all the same.
-        build = MeltanoRun(
-            task_id="build",
-            dbt="build",
-            execution_timeout=longest,
-            trigger_rule=TriggerRule.ALL_DONE,
+        # Also where a shard or a check of the models failed: the other accounts run empty all the
+        # same.
+        build, alert = (
+            MeltanoRun(task_id=step, dbt=step, trigger_rule=TriggerRule.ALL_DONE)
+            for step in ("build", "alert")
         )
-        load >> build >> MeltanoRun(task_id="alert", dbt="alert", execution_timeout=longest)
+        load >> build >> alert

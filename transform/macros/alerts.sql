@@ -39,7 +39,8 @@ where status in ({{ text_list(statuses) }})
         'select message from ' ~ result.node.relation_name ~ ' order by days_left, account'
       ) -%}
       {%- for row in found.rows -%}
-        {%- do log('ALERT (' ~ result.status ~ ') ' ~ row[0], info=true) -%}
+        {#- One line each, whatever is in an account's name. -#}
+        {%- do log('ALERT (' ~ result.status ~ ') ' ~ row[0].split() | join(' '), info=true) -%}
       {%- endfor -%}
     {%- endfor -%}
   {%- endif -%}

@@ -1,5 +1,16 @@
 {#- Variables, as SQL. -#}
 
+{#- Seconds between two snapshots. The schedule's own word for it, DBT_SNAPSHOT_INTERVAL_SECONDS in
+    the environment, wins over the variable: the Airflow DAG sets it. -#}
+{% macro interval_seconds() -%}
+  {{ env_var('DBT_SNAPSHOT_INTERVAL_SECONDS', '') or var('snapshot_interval_seconds') }}
+{%- endmacro %}
+
+{#- Seconds after which a snapshot is too old to go by. -#}
+{% macro stale_after_seconds() -%}
+  {{ var('stale_after_seconds') or 3 * (interval_seconds() | int) }}
+{%- endmacro %}
+
 {% macro text_literal(text) -%}
   '{{ (text | string).replace("'", "''") }}'
 {%- endmacro %}

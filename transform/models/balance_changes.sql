@@ -98,7 +98,7 @@ select
   snapshot_at,
   observed_at,
   elapsed_seconds,
-  2 * elapsed_seconds > 3 * {{ var('snapshot_interval_seconds') }} as is_gap,
+  2 * elapsed_seconds > 3 * {{ interval_seconds() }} as is_gap,
   previous_balance10000,
   balance10000,
   previous_gift_balance10000,

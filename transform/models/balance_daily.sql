@@ -88,7 +88,7 @@ select
       and 2 * {{ seconds_between(
         'per_day.closing_snapshot_at',
         'cast(' ~ days_after('days.day', 1) ~ ' as ' ~ dbt.type_timestamp() ~ ')',
-      ) }} <= 3 * {{ var('snapshot_interval_seconds') }}
+      ) }} <= 3 * {{ interval_seconds() }}
       and days.day < {{ as_of_day() }}
       then 'complete'
     else 'partial'

@@ -120,7 +120,7 @@ select
   latest.product,
   latest.currency,
   case
-    when latest.age_seconds > {{ var('stale_after_seconds') }} then 'stale'
+    when latest.age_seconds > {{ stale_after_seconds() }} then 'stale'
     when latest.total_balance10000 <= 0 then 'empty'
     when burn.account is null then 'accumulating'
     {%- for level in ['critical', 'low'] %}
