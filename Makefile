@@ -62,7 +62,8 @@ COMPILE = .venv/bin/uv pip compile --quiet --upgrade --universal --generate-hash
   --python-version 3.10 --no-emit-index-url --exclude-newer "7 days" --custom-compile-command 'make lock'
 
 clean: ## Remove everything that the other targets made
-	rm -rf .venv .venvs .meltano .mypy_cache .pytest_cache .ruff_cache .hypothesis demo-output
+	rm -rf .venv .venvs .meltano .mypy_cache .pytest_cache .ruff_cache .hypothesis demo-output output/* \
+	  transform/logs transform/target
 
 .venv/ready: requirements/bootstrap.txt requirements/dev.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Python 3.10 or newer is needed; set PYTHON=...")'

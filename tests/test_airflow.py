@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import base64
 import json
-import os
 import re
 import shutil
 import signal
 import socket
 import subprocess
-import sys
 import time
 from contextlib import suppress
 from datetime import datetime, timezone
@@ -22,6 +20,7 @@ import pendulum
 import psycopg
 import pytest
 from airflow_home import COMMAND, Airflow
+from runners import demo
 
 from tap_balance.accounts import shard_of
 from tap_balance.sandbox import SECRET, dev_key
@@ -197,6 +196,8 @@ def facts_of(bag, took):
             "delay": load["retry_delay"].total_seconds(),
             "longest_delay": load["max_retry_delay"].total_seconds(),
             "timeout": load["execution_timeout"].total_seconds(),
+            "check_timeout": dag.task_dict["check_freshness"].execution_timeout.total_seconds(),
+            "run_timeout": dag.dagrun_timeout.total_seconds(),
             "templated": list(dag.task_dict["load"].template_fields),
         }
     return facts
@@ -249,6 +250,8 @@ def test_the_dag_parses_at_once_without_meltano_network_or_database(home: Path) 
         "delay": 120.0,
         "longest_delay": 600.0,
         "timeout": 900.0,
+        "check_timeout": 900.0,
+        "run_timeout": 3600.0,
         "templated": [],
     }
 
@@ -314,6 +317,7 @@ def test_schedule_and_interval_are_one_and_the_interval_is_the_taps(home: Path) 
         assert starts == [snapshot_of(moment, interval).timestamp for moment in moments]
         assert environment["TAP_BALANCE_SHARD"] == "2/3"
         assert environment["MELTANO_ENVIRONMENT"] == "prod"
+        assert environment["DBT_SNAPSHOT_INTERVAL_SECONDS"] == str(minutes * 60)
         assert [name for name in environment if "AIRFLOW" in name] == []
 
 
@@ -364,7 +368,7 @@ def test_a_shard_that_fails_twice_is_named_and_leaves_one_row_of_every_other_acc
 def test_an_account_that_is_empty_fails_the_alert_with_its_name_and_numbers(
     deployment: Deployment,
 ) -> None:
-    settings = {"TAP_BALANCE_ACCOUNTS": [ACCOUNTS[0], ACCOUNTS[2]]}
+    settings = {"TAP_BALANCE_ACCOUNTS": ACCOUNTS}
     status, state, tasks = deployment.run(settings, DBT="dbt-postgres")
     assert (status, state) == (1, "failed"), deployment.output
     assert tasks == {
@@ -374,9 +378,11 @@ def test_an_account_that_is_empty_fails_the_alert_with_its_name_and_numbers(
         "build": ("success", 1),
         "alert": ("failed", 1),
     }
-    assert "AirflowFailException: account empty is empty: 0.0000 USD at " in deployment.output
+    message = deployment.output.rpartition("AirflowFailException: ")[2].splitlines()[0]
+    assert "account empty is empty: 0.0000 USD at " in message
+    assert f"account {' '.join(ODD.split())} is empty: -0.0005 USD at " in message
     rows = deployment.query("SELECT account, status FROM tap_balance_marts.balance_runway")
-    assert sorted(rows) == [("empty", "empty"), ("example", "accumulating")]
+    assert sorted(rows) == [("empty", "empty"), ("example", "accumulating"), (ODD, "empty")]
     assert secrets_in(deployment.output.encode()) == []
     assert secrets_below(deployment.home) == []
 
@@ -535,14 +541,18 @@ def test_a_secret_that_meltano_would_print_is_blanked_out(home: Path) -> None:
         "SOMETHING": "http://[",
     }
     hidden = ["p%40ss%2Fword", SECRET, "pass phrase", "p@ss/word"]
-    found, malformed, line = call(
+    found, malformed, partial, lines, line = call(
         Airflow(home, {}, {}, {}),
         ("secrets_of", [variables]),
         ("secrets_of", [{"TAP_BALANCE_ACCOUNTS": f"[{SECRET}"}]),
+        ("secrets_of", [{"TAP_BALANCE_ACCOUNTS": json.dumps([{}, *ACCOUNTS[:1]])}]),
+        ("secrets_of", [{"X_PRIVATE_KEY": "first line\nsecond", "TOKENIZERS": "false"}]),
         ("without", [hidden, f"a {SECRET}, and postgresql://loader:p%40ss%2Fword@host"]),
     )
     assert sorted(found["result"]) == sorted(hidden)
     assert malformed["result"] == [f"[{SECRET}"]
+    assert partial["result"] == [SECRET]
+    assert lines["result"] == ["first line", "second"]
     assert line["result"] == "a ***, and postgresql://loader:***@host"
 
 
@@ -656,23 +666,12 @@ def processes_with(variable: str, folder: Path | None = None) -> list[str]:
     return found
 
 
-def _demo() -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, ROOT / "demo" / "airflow_demo.py"],
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=os.environ | {"PYTHONUNBUFFERED": "1"},
-    )
-
-
 DEMO_HOME = ROOT / "demo-output" / "airflow"
 OF_THE_DEMO = f"TAP_BALANCE_DAG_PROJECT={ROOT}"
 
 
 def test_the_demo_shows_a_scheduled_run_and_its_rows_and_leaves_nothing_running() -> None:
-    with _demo() as process:
+    with demo("airflow_demo.py") as process:
         stdout, stderr = process.communicate(timeout=240)
     assert process.returncode == 0, stdout + stderr
     assert stderr == ""
@@ -689,7 +688,7 @@ def test_the_demo_shows_a_scheduled_run_and_its_rows_and_leaves_nothing_running(
 
 
 def test_an_interrupted_demo_ends_airflow_and_what_it_runs() -> None:
-    with _demo() as process:
+    with demo("airflow_demo.py") as process:
         assert process.stdout is not None
         while not process.stdout.readline().startswith("Starting Airflow"):
             assert process.poll() is None

