@@ -124,14 +124,13 @@ def _coverage(day: date, own: list[Change], as_of: datetime) -> str:
         return "unknown"
     begin = datetime(day.year, day.month, day.day)  # noqa: DTZ001
     known_from = (own[0].before or own[0].row).at
-    if (
-        any(change.is_gap for change in own)
-        or known_from > begin
-        or begin + DAY - own[-1].row.at > GAP
-        or day >= as_of.date()
-    ):
-        return "partial"
-    return "complete"
+    until = own[-1].row.at
+    measured = (
+        timedelta(0) <= begin - known_from <= GAP
+        and begin + DAY - until <= GAP
+        and abs(until - known_from - DAY) * 10 <= DAY
+    )
+    return "complete" if measured and day < as_of.date() else "partial"
 
 
 @dataclass(frozen=True)

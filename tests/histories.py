@@ -84,6 +84,10 @@ class _Account:
         outage = self.luck.randint(20 * 24, 80 * 24)
         if self.kind in {1, 6}:
             self.down |= set(range(outage, outage + 75))
+        # Each day the same hours are missing: at noon, at midnight, or so many around midnight that
+        # no day is ever complete.
+        daily = {15: {12}, 45: {0}, 25: {22, 23, 0, 1}}.get(number, set())
+        self.down |= {hour for hour in range(HOURS) if hour % 24 in daily}
 
     def used(self, hour: int) -> int:
         moment = START + timedelta(hours=hour)
