@@ -1,7 +1,8 @@
 {#- Alerts: tests that fail with the accounts and the numbers. -#}
 
-{#- The accounts with one of these statuses; in `message`, what a person has to know. -#}
-{% macro alert(statuses) -%}
+{#- The accounts with one of these statuses; in `message`, what a person has to know, with `remark`
+    (SQL text) at its end. -#}
+{% macro alert(statuses, remark="''") -%}
 select
   account,
   status,
@@ -26,7 +27,7 @@ select
     || cast({{ decimal_of('burn_per_day10000') }} as {{ dbt.type_string() }})
     || ' a day, until ' || cast(runs_out_on as {{ dbt.type_string() }})
     else ''
-  end as message
+  end || {{ remark }} as message
 from {{ ref('balance_runway') }}
 where status in ({{ text_list(statuses) }})
 {%- endmacro %}
