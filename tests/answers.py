@@ -159,8 +159,9 @@ def runway(
             if key == series(last) and entry.coverage == "complete"
         }
         burn = _burn(known, as_of.date())
-        # A switch with two thresholds for each level, moved by one snapshot after the other.
-        levels = dict.fromkeys(DAYS, False)
+        # A switch with two thresholds for each level, moved by one snapshot after the other. One
+        # that none has moved is on.
+        levels = dict.fromkeys(DAYS, True)
         moments = [
             (row.at.date(), row.total)
             for row in rows

@@ -97,7 +97,7 @@ moments as (
 ),
 
 -- Below a threshold is a yes, above it by the margin a no, and between the two nothing is decided:
--- what was decided last holds.
+-- what was decided last holds, and the worse level if nothing has been within memory.
 decisions as (
   select
     moments.account,
@@ -133,10 +133,8 @@ select
     when burn.account is null then 'accumulating'
     {%- for level in ['critical', 'low'] %}
     when
-      decisions.last_{{ level }}_at > decisions.last_not_{{ level }}_at
-      or (
-        decisions.last_{{ level }}_at is not null and decisions.last_not_{{ level }}_at is null
-      )
+      decisions.last_not_{{ level }}_at is null
+      or decisions.last_{{ level }}_at > decisions.last_not_{{ level }}_at
       then '{{ level }}'
     {%- endfor %}
     else 'ok'
