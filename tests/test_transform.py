@@ -321,6 +321,20 @@ def test_no_account_at_all_is_an_alert(history: History) -> None:
     assert "there is no account at all" in done.stdout
 
 
+def test_a_time_before_what_is_built_is_an_error(history: History) -> None:
+    done = dbt(
+        history.warehouse,
+        history.folder,
+        "run",
+        "--selector",
+        "models",
+        as_of=history.told[0].as_of,
+    )
+    assert done.returncode == 1, done.stdout
+    assert "as_of lies before what is built; add --full-refresh" in done.stdout
+    assert history.warehouse.query(CHANGES) == history.told[-1].changes
+
+
 def test_dbt_leaves_no_trace_of_telemetry(history: History) -> None:
     # It would keep the sender's name beside the profile.
     assert not (ROOT / "transform" / ".user.yml").exists()

@@ -10,6 +10,12 @@
   {%- if newest is none -%}
     {{ return(modules.datetime.datetime(1970, 1, 1)) }}
   {%- endif -%}
+  {%- if newest > as_of_datetime() -%}
+    {%- do exceptions.raise_compiler_error(
+      'as_of lies before what is built; add --full-refresh: ' ~ this ~ ' goes to ' ~ newest
+      ~ ', as_of is ' ~ as_of_datetime()
+    ) -%}
+  {%- endif -%}
   {{ return(newest - modules.datetime.timedelta(hours=var('lookback_hours'))) }}
 {% endmacro %}
 

@@ -84,7 +84,9 @@ moments as (
     cast(snapshot_at as date) as day,
     cast(total_balance10000 as {{ type_amount() }}) as total10000
   from {{ ref('balance_changes') }}
-  where snapshot_at >= cast({{ as_of_day(-var('memory_days')) }} as {{ dbt.type_timestamp() }})
+  where
+    snapshot_at >= cast({{ as_of_day(-var('memory_days')) }} as {{ dbt.type_timestamp() }})
+    and snapshot_at <= {{ as_of() }}
   union all
   select
     account,
