@@ -69,12 +69,10 @@ def changes(rows: Iterable[Snapshot], as_of: datetime) -> list[Change]:
         ):
             newest[row.key] = row
     found = []
-    before: Snapshot | None = None
+    before: dict[Series, Snapshot] = {}
     for row in sorted(newest.values(), key=lambda row: (row.account, row.at)):
-        if before and (before.account, before.product, before.currency) != series(row):
-            before = None
-        found.append(Change(row, before))
-        before = row
+        found.append(Change(row, before.get(series(row))))
+        before[series(row)] = row
     return found
 
 

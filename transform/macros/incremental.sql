@@ -37,29 +37,34 @@
   {%- endif -%}
 {%- endmacro %}
 
-{#- The last row of this model before `moment`, for each account of the CTE `snapshots`. -#}
-{% macro last_change_before(moment, columns) -%}
-  {{ adapter.dispatch('last_change_before', 'tap_balance')(moment, columns) }}
+{#- The last row of this model before `moment`, for each series (of account, product and currency)
+    of the CTE `snapshots`. -#}
+{% macro last_change_before(moment, columns, series) -%}
+  {{ adapter.dispatch('last_change_before', 'tap_balance')(moment, columns, series) }}
 {%- endmacro %}
 
-{#- One look into the index per account, where a window would read the whole history. -#}
-{% macro postgres__last_change_before(moment, columns) -%}
+{#- One look into the index per series, where a window would read the whole history. -#}
+{% macro postgres__last_change_before(moment, columns, series) -%}
   select before.*
-  from (select distinct account from snapshots) as accounts
+  from (select distinct account, product, currency from snapshots) as known
   cross join lateral (
     select {{ columns }}
     from {{ this }} as history
-    where history.account = accounts.account and history.snapshot_at < {{ moment }}
+    where
+      history.account = known.account
+      and history.product = known.product
+      and coalesce(history.currency, '') = coalesce(known.currency, '')
+      and history.snapshot_at < {{ moment }}
     order by history.snapshot_at desc
     limit 1
   ) as before
 {%- endmacro %}
 
-{% macro default__last_change_before(moment, columns) -%}
+{% macro default__last_change_before(moment, columns, series) -%}
   select {{ columns }}
   from {{ this }}
   where snapshot_at < {{ moment }} and account in (select account from snapshots)
-  qualify row_number() over (partition by account order by snapshot_at desc) = 1
+  qualify row_number() over (partition by {{ series }} order by snapshot_at desc) = 1
 {%- endmacro %}
 
 {#- Postgres: a table just made has no statistics until autovacuum comes by, and without them the
