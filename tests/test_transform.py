@@ -18,11 +18,12 @@ from typing import TYPE_CHECKING
 
 import answers
 import histories
+import psycopg
 import pytest
 from bank import Account
 from runners import Destination
 from targets import Load, Postgres
-from warehouses import ROOT, VENVS, as_text, dbt, environment, warehouse_of
+from warehouses import ROOT, VENVS, InPostgres, as_text, dbt, environment, warehouse_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -299,6 +300,35 @@ def test_alerts_fail_or_warn_and_name_accounts_and_numbers(history: History) -> 
             message = str(row[3])
             assert message.startswith(f"account {row[0]} is {row[1]}: ")
             assert message in done.stdout
+
+
+@pytest.mark.parametrize("history", ["postgres"], indirect=True)
+def test_loaders_are_kept_out_for_an_index_only_while_it_is_added(history: History) -> None:
+    names = "SELECT indexname FROM pg_indexes WHERE schemaname = 'tap_balance'"
+    as_of = history.told[-1].as_of
+    options = ("run", "--select", "balance_changes")
+    assert isinstance(history.warehouse, InPostgres)
+    assert history.warehouse.query(names) == [("balance_snapshot_at",)]
+    with psycopg.connect(history.warehouse.uri, autocommit=True) as connection:
+        connection.execute("DROP INDEX tap_balance.balance_snapshot_at")
+        # The index is there although the model itself has failed.
+        done = dbt(
+            history.warehouse,
+            history.folder,
+            *options,
+            as_of=as_of,
+            snapshot_interval_seconds="(1 / 0)",
+        )
+        assert "division by zero" in done.stdout
+        assert history.warehouse.query(names) == [("balance_snapshot_at",)]
+        connection.execute("ALTER INDEX tap_balance.balance_snapshot_at RENAME TO somebodys")
+        # As a loader in the midst of its work has it.
+        with connection.transaction():
+            connection.execute("LOCK TABLE tap_balance.balance IN ROW EXCLUSIVE MODE")
+            done = dbt(history.warehouse, history.folder, *options, as_of=as_of)
+        assert done.returncode == 0, done.stdout
+        assert history.warehouse.query(names) == [("somebodys",)]
+        connection.execute("ALTER INDEX tap_balance.somebodys RENAME TO balance_snapshot_at")
 
 
 @pytest.mark.parametrize("history", ["postgres"], indirect=True)

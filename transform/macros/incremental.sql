@@ -20,20 +20,28 @@
 {% endmacro %}
 
 {#- Postgres: the loaded table has an index on its key alone, so that "the newest hour" would mean
-    reading all of it. A user who may not add one loses time, nothing else. -#}
+    reading all of it. A user who may not add one loses time, nothing else. To create one keeps
+    loaders out, even where `if not exists` then finds it: so it is looked for first, and added in a
+    transaction of its own. -#}
 {% macro index_source() -%}
   {%- if target.type == 'postgres' and var('index_source') -%}
-    {%- set table = source('tap_balance', 'balance') -%}
+    {%- set table = source('tap_balance', 'balance').include(database=false) -%}
     do $$
     begin
-      create index if not exists balance_snapshot_at on {{ table }} (snapshot_at);
+      if not exists (
+        select
+        from pg_index
+        inner join pg_attribute
+          on attrelid = indrelid and attnum = indkey[0] and attname = 'snapshot_at'
+        where indrelid = to_regclass({{ text_literal(table) }}) and indisvalid and indpred is null
+      ) then
+        create index if not exists balance_snapshot_at on {{ table }} (snapshot_at);
+      end if;
     exception
       when insufficient_privilege or wrong_object_type then
         raise notice 'no index on the snapshots'' time: %', sqlerrm;
     end
     $$
-  {%- else -%}
-    select 1
   {%- endif -%}
 {%- endmacro %}
 

@@ -4,7 +4,8 @@
     materialized='incremental',
     incremental_strategy='replace' if target.type == 'postgres' else 'delete+insert',
     unique_key='snapshot_at',
-    pre_hook="{{ index_source() }}",
+    pre_hook=[{'sql': '{{ index_source() }}', 'transaction': false}]
+      if target.type == 'postgres' else [],
     indexes=[{'columns': ['snapshot_at']}, {'columns': ['account', 'snapshot_at']}],
   )
 }}
