@@ -123,6 +123,8 @@ class _Account:
         self.top_up(hour)
         if self.kind == 4 and self.number != 4:
             self.paid = max(self.paid, -50_000)  # as far as the overdraft goes
+        if self.number in {22, 32}:
+            self.paid = max(self.paid, 1)  # too little for one more message
 
     def currency(self, hour: int) -> str | None:
         if self.number == 12:  # for some hours another one, then as before

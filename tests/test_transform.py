@@ -260,6 +260,10 @@ def test_runways_are_what_python_finds(history: History) -> None:
     assert {row[0] for row in held} == {"a07", "a47"}
 
 
+def decimal(amount10000: str | None) -> str:
+    return f"{Decimal(str(amount10000)) / 10000:.4f}"
+
+
 def test_alerts_fail_or_warn_and_name_accounts_and_numbers(history: History) -> None:
     told = history.told[-1]
     done = dbt(history.warehouse, history.folder, "test", "--selector", "alerts", as_of=told.as_of)
@@ -269,6 +273,7 @@ def test_alerts_fail_or_warn_and_name_accounts_and_numbers(history: History) -> 
     assert "WARN 1 accounts_unjudged" in done.stdout
     assert re.search(r"ALERT \(warn\) account a25 is .* UTC, only 0 complete days", done.stdout)
     assert "FAIL 1 accounts_stale" in done.stdout
+    seen: list[str] = []
     wanted = {
         "accounts_critical_or_empty": {"critical", "empty"},
         "accounts_low": {"low"},
@@ -287,7 +292,9 @@ def test_alerts_fail_or_warn_and_name_accounts_and_numbers(history: History) -> 
     assert new
     for test, statuses in wanted.items():
         stored = history.warehouse.query(
-            f"SELECT account, status, days_left, message FROM {MARTS}_alerts.{test}"
+            "SELECT account, status, days_left, message, total_balance10000, currency,"
+            " CAST(snapshot_at AS varchar), days_left_low, days_left_high, burn_per_day10000,"
+            f" runs_out_on FROM {MARTS}_alerts.{test}"
         )
         expected = {
             (row[0], row[1], row[6])
@@ -297,9 +304,20 @@ def test_alerts_fail_or_warn_and_name_accounts_and_numbers(history: History) -> 
         assert expected
         assert {row[:3] for row in stored} == expected
         for row in stored:
-            message = str(row[3])
-            assert message.startswith(f"account {row[0]} is {row[1]}: ")
-            assert message in done.stdout
+            total, currency, at, low, high, burn, until = row[4:]
+            message = f"account {row[0]} is {row[1]}: {decimal(total)} {currency} at {at} UTC"
+            if row[2] and int(str(total)) > 0:
+                message += f", {row[2]} days left ({low} to {high or 'many'})"
+                message += f" at {decimal(burn)} a day, until {until}"
+            if test == "accounts_unjudged":
+                days = {told_of[0]: told_of[2] for told_of in told.runway}[row[0]]
+                message += f", only {days} complete days in the last {answers.WINDOW}"
+                message += ": nobody says when it runs out"
+            assert row[3] == message
+            assert f") {message}\n" in re.sub("\033.*?m", "", done.stdout)
+            seen.append(message)
+    # Also where what is left does not last a tenth of a day.
+    assert any(", 0.0 days left (0.0 to " in message for message in seen)
 
 
 @pytest.mark.parametrize("history", ["postgres"], indirect=True)

@@ -21,7 +21,8 @@ select
   || coalesce(' ' || currency, '') || ' at '
   || cast(snapshot_at as {{ dbt.type_string() }}) || ' UTC'
   || case
-    when days_left > 0 then ', ' || cast(days_left as {{ dbt.type_string() }}) || ' days left ('
+    when total_balance10000 > 0 and days_left is not null
+      then ', ' || cast(days_left as {{ dbt.type_string() }}) || ' days left ('
     || cast(days_left_low as {{ dbt.type_string() }}) || ' to '
     || coalesce(cast(days_left_high as {{ dbt.type_string() }}), 'many') || ') at '
     || cast({{ decimal_of('burn_per_day10000') }} as {{ dbt.type_string() }})
