@@ -144,7 +144,7 @@ def tell(kind: str, warehouse: Warehouse, folder: Path) -> History:
         assert done.returncode == 0, done.stdout
         if not told:
             passed = re.findall(r"PASS balance_\w+::(\w+)", done.stdout)
-            assert len(passed) == 19 - len(NOT_IN[kind])
+            assert len(passed) == 20 - len(NOT_IN[kind])
         told.append(
             Told(
                 as_of,
@@ -381,6 +381,40 @@ def test_a_time_before_what_is_built_is_an_error(history: History) -> None:
     assert done.returncode == 1, done.stdout
     assert "as_of lies before what is built; add --full-refresh" in done.stdout
     assert history.warehouse.query(CHANGES) == history.told[-1].changes
+
+
+def test_a_text_reaches_the_database_as_it_is(history: History) -> None:
+    text = "it's \\n a \\' \\\\ test\\"
+    done = dbt(
+        history.warehouse,
+        history.folder,
+        "--quiet",
+        "show",
+        "--inline",
+        "select {{ text_literal(var('text')) }} as said",
+        "--output=json",
+        as_of=history.told[-1].as_of,
+        text=text,
+    )
+    assert done.returncode == 0, done.stdout
+    (row,) = json.loads(done.stdout[done.stdout.index("{") :])["show"]
+    assert list(row.values()) == [text]
+
+
+@pytest.mark.parametrize("history", ["postgres"], indirect=True)
+def test_an_unknown_threshold_is_an_error(history: History) -> None:
+    done = dbt(
+        history.warehouse,
+        history.folder,
+        "compile",
+        "--select",
+        "balance_runway",
+        as_of=history.told[-1].as_of,
+        account_thresholds={"shop": {"low_days": 9, "critical": 5}},
+    )
+    assert done.returncode != 0
+    words = "account_thresholds of shop: there is no critical, only critical_days and low_days"
+    assert words in done.stdout
 
 
 def test_dbt_leaves_no_trace_of_telemetry(history: History) -> None:
