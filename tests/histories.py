@@ -77,6 +77,8 @@ class _Account:
         self.first = self.luck.randint(0, 200)
         if self.kind == 0 and number:
             self.first = HOURS - self.luck.randint(30, 9 * 24)  # new: too little history
+        if number == 40:
+            self.first = HOURS - 5  # of a single day
         self.last = HOURS - (60 if number == 5 else 0)  # nobody has asked it since
         self.last_top_up = {2: HOURS - self.luck.randint(2, 30) * 24, 4: 0}.get(self.kind, HOURS)
         self.spike = self.luck.randint(60 * 24, 85 * 24)

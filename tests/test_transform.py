@@ -155,14 +155,15 @@ def tell(kind: str, warehouse: Warehouse, folder: Path) -> History:
     return History(warehouse, folder, told, page_of(warehouse, folder, told[-1].as_of))
 
 
-def page_of(warehouse: Warehouse, folder: Path, as_of: datetime) -> Path:
-    path = folder / "report.html"
+def page_of(warehouse: Warehouse, folder: Path, as_of: datetime, charts: int = 100) -> Path:
+    path = folder / f"report-{charts}.html"
     done = subprocess.run(
         [
             VENVS / "report" / "bin" / "python",
             ROOT / "transform" / "report.py",
             f"--dbt={VENVS / 'dbt' / 'bin' / 'dbt'}",
             f"--output={path}",
+            f"--charts={charts}",
             f"--vars={json.dumps({'as_of': as_of.isoformat()})}",
         ],
         capture_output=True,
@@ -432,6 +433,17 @@ def test_the_page_shows_every_account_its_amount_and_its_status(history: History
         assert f" {status}: " in card
         assert f">{totals[account]:,.4f} " in card
         assert "<svg " in card
+        assert ("unknown how long it lasts" in card) == (status == "stale")
+        assert "until" not in card or status in {"ok", "low", "critical"}
+    assert "have a chart" not in text
+
+
+@pytest.mark.parametrize("history", ["postgres"], indirect=True)
+def test_the_page_says_that_not_all_accounts_have_a_chart(history: History) -> None:
+    path = page_of(history.warehouse, history.folder, history.told[-1].as_of, charts=2)
+    text = path.read_text(encoding="utf-8")
+    assert "Only the first 2 of 50 accounts have a chart." in text
+    assert text.count("<svg ") == 2
 
 
 @pytest.fixture(scope="session")
@@ -497,6 +509,9 @@ def test_the_page_is_readable_without_network_on_a_phone_in_the_dark_and_without
     assert charts["a11"]["label"] == f"Balance of a11 by day; {topped_up} days with a top-up"
     assert charts["a11"]["lines"][0][0] == 2
     assert charts["a32"]["lines"][1][1] == "4,4"
+    # A single day is a dot; what is stale leads to no end.
+    assert [charts[account]["dots"] for account in ("a11", "a40")] == [0, 1]
+    assert len(charts["a05"]["lines"]) == 1
 
 
 def test_what_meltano_loads_it_judges_and_an_empty_account_is_an_alert(
