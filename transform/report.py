@@ -229,7 +229,8 @@ def page(accounts: list[Row], charts: dict[str, str]) -> str:
 <body>
 <h1>Prepaid balances</h1>
 <p class="quiet">Newest snapshot: {newest} UTC. The line is the balance at each day's close and
-breaks where it is unknown; ▲ marks days with a top-up; the dashes lead to the day it runs out.{drawn}</p>
+breaks where it is unknown; ▲ marks days with a top-up; the dashes lead to the day it runs
+out.{drawn}</p>
 <ul class="counts">{items}</ul>
 <main>
 {cards}
