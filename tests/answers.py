@@ -69,12 +69,10 @@ def changes(rows: Iterable[Snapshot], as_of: datetime) -> list[Change]:
         ):
             newest[row.key] = row
     found = []
-    before: Snapshot | None = None
+    before: dict[Series, Snapshot] = {}
     for row in sorted(newest.values(), key=lambda row: (row.account, row.at)):
-        if before and (before.account, before.product, before.currency) != series(row):
-            before = None
-        found.append(Change(row, before))
-        before = row
+        found.append(Change(row, before.get(series(row))))
+        before[series(row)] = row
     return found
 
 
@@ -124,14 +122,13 @@ def _coverage(day: date, own: list[Change], as_of: datetime) -> str:
         return "unknown"
     begin = datetime(day.year, day.month, day.day)  # noqa: DTZ001
     known_from = (own[0].before or own[0].row).at
-    if (
-        any(change.is_gap for change in own)
-        or known_from > begin
-        or begin + DAY - own[-1].row.at > GAP
-        or day >= as_of.date()
-    ):
-        return "partial"
-    return "complete"
+    until = own[-1].row.at
+    measured = (
+        timedelta(0) <= begin - known_from <= GAP
+        and begin + DAY - until <= GAP
+        and abs(until - known_from - DAY) * 10 <= DAY
+    )
+    return "complete" if measured and day < as_of.date() else "partial"
 
 
 @dataclass(frozen=True)
@@ -160,8 +157,9 @@ def runway(
             if key == series(last) and entry.coverage == "complete"
         }
         burn = _burn(known, as_of.date())
-        # A switch with two thresholds for each level, moved by one snapshot after the other.
-        levels = dict.fromkeys(DAYS, False)
+        # A switch with two thresholds for each level, moved by one snapshot after the other. One
+        # that none has moved is on.
+        levels = dict.fromkeys(DAYS, True)
         moments = [
             (row.at.date(), row.total)
             for row in rows
@@ -210,11 +208,13 @@ def _burn(known: Mapping[date, int], day: date) -> tuple[int, int, int] | None:
     count = len(costs)
     if count < LEAST:
         return None
-    rate = -(-sum([*costs[:-1], costs[-2]]) // count)
+    plain = -(-sum(costs) // count)
+    # Where all days but the dearest are free, the dearest counts as it is.
+    rate = -(-sum([*costs[:-1], costs[-2]]) // count) or plain
     return (
         rate,
         min(costs[-(-count // 4) - 1], rate),
-        max(costs[-(-count * 3 // 4) - 1], rate),
+        max(costs[-(-count * 3 // 4) - 1], rate, plain),
     )
 
 

@@ -77,6 +77,8 @@ class _Account:
         self.first = self.luck.randint(0, 200)
         if self.kind == 0 and number:
             self.first = HOURS - self.luck.randint(30, 9 * 24)  # new: too little history
+        if number == 40:
+            self.first = HOURS - 5  # of a single day
         self.last = HOURS - (60 if number == 5 else 0)  # nobody has asked it since
         self.last_top_up = {2: HOURS - self.luck.randint(2, 30) * 24, 4: 0}.get(self.kind, HOURS)
         self.spike = self.luck.randint(60 * 24, 85 * 24)
@@ -84,6 +86,10 @@ class _Account:
         outage = self.luck.randint(20 * 24, 80 * 24)
         if self.kind in {1, 6}:
             self.down |= set(range(outage, outage + 75))
+        # Each day the same hours are missing: at noon, at midnight, or so many around midnight that
+        # no day is ever complete.
+        daily = {15: {12}, 45: {0}, 25: {22, 23, 0, 1}}.get(number, set())
+        self.down |= {hour for hour in range(HOURS) if hour % 24 in daily}
 
     def used(self, hour: int) -> int:
         moment = START + timedelta(hours=hour)
@@ -119,13 +125,20 @@ class _Account:
         self.top_up(hour)
         if self.kind == 4 and self.number != 4:
             self.paid = max(self.paid, -50_000)  # as far as the overdraft goes
+        if self.number in {22, 32}:
+            self.paid = max(self.paid, 1)  # too little for one more message
+
+    def currency(self, hour: int) -> str | None:
+        if self.number == 12:  # for some hours another one, then as before
+            return "EUR" if hour in {974, 975, 1303} else "USD"
+        return None if self.number == 6 and hour < HOURS // 2 else "USD"
 
     def snapshot(self, hour: int) -> Snapshot:
         at = START + timedelta(hours=hour, minutes=7 if self.kind == 6 else 0)
         return Snapshot(
             account=self.name,
             product="otp" if self.kind in {3, 7} else "sms",
-            currency=None if self.number == 6 and hour < HOURS // 2 else "USD",
+            currency=self.currency(hour),
             at=at,
             observed_at=at + timedelta(seconds=2, microseconds=self.number),
             paid=self.paid,

@@ -33,6 +33,9 @@ MEASURE = """
     const ink = luminance(getComputedStyle(element)[property]);
     return (Math.max(ink, paper) + 0.05) / (Math.min(ink, paper) + 0.05);
   };
+  const symbols = (card) => [...card.querySelectorAll('svg .mark-symbol path')].map(
+    (path) => path.getAttribute('d'),
+  );
   const all = (selector) => [...document.querySelectorAll(selector)];
   return {
     width: document.documentElement.scrollWidth,
@@ -53,7 +56,8 @@ MEASURE = """
         lines: all('svg .mark-line path').filter((p) => e.contains(p)).map((p) => [
           p.getAttribute('d').split('M').length - 1, p.getAttribute('stroke-dasharray'),
         ]),
-        triangles: [...e.querySelectorAll('svg .mark-symbol path')].length,
+        triangles: symbols(e).filter((d) => !d.includes('A')).length,
+        dots: symbols(e).filter((d) => d.includes('A')).length,
       },
     ])),
   };

@@ -18,11 +18,12 @@ from typing import TYPE_CHECKING
 
 import answers
 import histories
+import psycopg
 import pytest
 from bank import Account
 from runners import Destination
 from targets import Load, Postgres
-from warehouses import ROOT, VENVS, as_text, dbt, environment, warehouse_of
+from warehouses import ROOT, VENVS, InPostgres, as_text, dbt, environment, warehouse_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -143,7 +144,7 @@ def tell(kind: str, warehouse: Warehouse, folder: Path) -> History:
         assert done.returncode == 0, done.stdout
         if not told:
             passed = re.findall(r"PASS balance_\w+::(\w+)", done.stdout)
-            assert len(passed) == 15 - len(NOT_IN[kind])
+            assert len(passed) == 20 - len(NOT_IN[kind])
         told.append(
             Told(
                 as_of,
@@ -154,14 +155,15 @@ def tell(kind: str, warehouse: Warehouse, folder: Path) -> History:
     return History(warehouse, folder, told, page_of(warehouse, folder, told[-1].as_of))
 
 
-def page_of(warehouse: Warehouse, folder: Path, as_of: datetime) -> Path:
-    path = folder / "report.html"
+def page_of(warehouse: Warehouse, folder: Path, as_of: datetime, charts: int = 100) -> Path:
+    path = folder / f"report-{charts}.html"
     done = subprocess.run(
         [
             VENVS / "report" / "bin" / "python",
             ROOT / "transform" / "report.py",
             f"--dbt={VENVS / 'dbt' / 'bin' / 'dbt'}",
             f"--output={path}",
+            f"--charts={charts}",
             f"--vars={json.dumps({'as_of': as_of.isoformat()})}",
         ],
         capture_output=True,
@@ -259,29 +261,101 @@ def test_runways_are_what_python_finds(history: History) -> None:
     assert {row[0] for row in held} == {"a07", "a47"}
 
 
+def decimal(amount10000: str | None) -> str:
+    return f"{Decimal(str(amount10000)) / 10000:.4f}"
+
+
 def test_alerts_fail_or_warn_and_name_accounts_and_numbers(history: History) -> None:
     told = history.told[-1]
     done = dbt(history.warehouse, history.folder, "test", "--selector", "alerts", as_of=told.as_of)
     assert done.returncode == 1
     assert re.search(r"FAIL \d+ accounts_critical_or_empty", done.stdout)
     assert re.search(r"WARN \d+ accounts_low", done.stdout)
+    assert "WARN 1 accounts_unjudged" in done.stdout
+    assert re.search(r"ALERT \(warn\) account a25 is .* UTC, only 0 complete days", done.stdout)
     assert "FAIL 1 accounts_stale" in done.stdout
+    seen: list[str] = []
     wanted = {
         "accounts_critical_or_empty": {"critical", "empty"},
         "accounts_low": {"low"},
         "accounts_stale": {"stale"},
+        "accounts_unjudged": {"accumulating"},
     }
+    # Those accounts that are too new to be judged are no alert.
+    first_days: dict[str | None, str] = {}
+    for row in told.daily:
+        first_days[row[0]] = min(str(row[3]), first_days.get(row[0], str(row[3])))
+    new = {
+        account
+        for account, day in first_days.items()
+        if day >= str(told.as_of.date() - answers.WINDOW * answers.DAY)
+    }
+    assert new
     for test, statuses in wanted.items():
         stored = history.warehouse.query(
-            f"SELECT account, status, days_left, message FROM {MARTS}_alerts.{test}"
+            "SELECT account, status, days_left, message, total_balance10000, currency,"
+            " CAST(snapshot_at AS varchar), days_left_low, days_left_high, burn_per_day10000,"
+            f" runs_out_on FROM {MARTS}_alerts.{test}"
         )
-        expected = {(row[0], row[1], row[6]) for row in told.runway if row[1] in statuses}
+        expected = {
+            (row[0], row[1], row[6])
+            for row in told.runway
+            if row[1] in statuses and not (row[1] == "accumulating" and row[0] in new)
+        }
         assert expected
         assert {row[:3] for row in stored} == expected
         for row in stored:
-            message = str(row[3])
-            assert message.startswith(f"account {row[0]} is {row[1]}: ")
-            assert message in done.stdout
+            total, currency, at, low, high, burn, until = row[4:]
+            message = f"account {row[0]} is {row[1]}: {decimal(total)} {currency} at {at} UTC"
+            if row[2] and int(str(total)) > 0:
+                message += f", {row[2]} days left ({low} to {high or 'many'})"
+                message += f" at {decimal(burn)} a day, until {until}"
+            if test == "accounts_unjudged":
+                days = {told_of[0]: told_of[2] for told_of in told.runway}[row[0]]
+                message += f", only {days} complete days in the last {answers.WINDOW}"
+                message += ": nobody says when it runs out"
+            assert row[3] == message
+            assert f") {message}\n" in re.sub("\033.*?m", "", done.stdout)
+            seen.append(message)
+    # Also where what is left does not last a tenth of a day.
+    assert any(", 0.0 days left (0.0 to " in message for message in seen)
+
+
+@pytest.mark.parametrize("history", ["postgres"], indirect=True)
+def test_loaders_are_kept_out_for_an_index_only_while_it_is_added(history: History) -> None:
+    names = "SELECT indexname FROM pg_indexes WHERE schemaname = 'tap_balance'"
+    as_of = history.told[-1].as_of
+    options = ("run", "--select", "balance_changes")
+    assert isinstance(history.warehouse, InPostgres)
+    assert history.warehouse.query(names) == [("balance_snapshot_at",)]
+    with psycopg.connect(history.warehouse.uri, autocommit=True) as connection:
+        connection.execute("DROP INDEX tap_balance.balance_snapshot_at")
+        # The index is there although the model itself has failed.
+        done = dbt(
+            history.warehouse,
+            history.folder,
+            *options,
+            as_of=as_of,
+            snapshot_interval_seconds="(1 / 0)",
+        )
+        assert "division by zero" in done.stdout
+        assert history.warehouse.query(names) == [("balance_snapshot_at",)]
+        connection.execute("ALTER INDEX tap_balance.balance_snapshot_at RENAME TO somebodys")
+        # As a loader in the midst of its work has it.
+        with connection.transaction():
+            connection.execute("LOCK TABLE tap_balance.balance IN ROW EXCLUSIVE MODE")
+            done = dbt(history.warehouse, history.folder, *options, as_of=as_of)
+        assert done.returncode == 0, done.stdout
+        assert history.warehouse.query(names) == [("somebodys",)]
+        connection.execute("ALTER INDEX tap_balance.somebodys RENAME TO balance_snapshot_at")
+
+
+@pytest.mark.parametrize("history", ["postgres"], indirect=True)
+def test_the_page_says_that_not_all_accounts_have_a_chart(history: History) -> None:
+    path = page_of(history.warehouse, history.folder, history.told[-1].as_of, charts=2)
+    text = path.read_text(encoding="utf-8")
+    assert "Only the first 2 of 50 accounts have a chart." in text
+    assert text.count("<svg ") == 2
 
 
 @pytest.mark.parametrize("history", ["postgres"], indirect=True)
@@ -304,6 +378,54 @@ def test_no_account_at_all_is_an_alert(history: History) -> None:
     assert "there is no account at all" in done.stdout
 
 
+def test_a_time_before_what_is_built_is_an_error(history: History) -> None:
+    done = dbt(
+        history.warehouse,
+        history.folder,
+        "run",
+        "--selector",
+        "models",
+        as_of=history.told[0].as_of,
+    )
+    assert done.returncode == 1, done.stdout
+    assert "as_of lies before what is built; add --full-refresh" in done.stdout
+    assert ordered(history.warehouse.query(CHANGES)) == ordered(history.told[-1].changes)
+
+
+def test_a_text_reaches_the_database_as_it_is(history: History) -> None:
+    text = "it's \\n a \\' \\\\ test\\"
+    done = dbt(
+        history.warehouse,
+        history.folder,
+        "--quiet",
+        "show",
+        "--inline",
+        "select {{ text_literal(var('text')) }} as said",
+        "--output=json",
+        as_of=history.told[-1].as_of,
+        text=text,
+    )
+    assert done.returncode == 0, done.stdout
+    (row,) = json.loads(done.stdout[done.stdout.index("{") :])["show"]
+    assert list(row.values()) == [text]
+
+
+@pytest.mark.parametrize("history", ["postgres"], indirect=True)
+def test_an_unknown_threshold_is_an_error(history: History) -> None:
+    done = dbt(
+        history.warehouse,
+        history.folder,
+        "compile",
+        "--select",
+        "balance_runway",
+        as_of=history.told[-1].as_of,
+        account_thresholds={"shop": {"low_days": 9, "critical": 5}},
+    )
+    assert done.returncode != 0
+    words = "account_thresholds of shop: there is no critical, only critical_days and low_days"
+    assert words in done.stdout
+
+
 def test_dbt_leaves_no_trace_of_telemetry(history: History) -> None:
     # It would keep the sender's name beside the profile.
     assert not (ROOT / "transform" / ".user.yml").exists()
@@ -319,6 +441,9 @@ def test_the_page_shows_every_account_its_amount_and_its_status(history: History
         assert f" {status}: " in card
         assert f">{totals[account]:,.4f} " in card
         assert "<svg " in card
+        assert ("unknown how long it lasts" in card) == (status == "stale")
+        assert "until" not in card or status in {"ok", "low", "critical"}
+    assert "have a chart" not in text
 
 
 @pytest.fixture(scope="session")
@@ -384,6 +509,9 @@ def test_the_page_is_readable_without_network_on_a_phone_in_the_dark_and_without
     assert charts["a11"]["label"] == f"Balance of a11 by day; {topped_up} days with a top-up"
     assert charts["a11"]["lines"][0][0] == 2
     assert charts["a32"]["lines"][1][1] == "4,4"
+    # A single day is a dot; what is stale leads to no end.
+    assert [charts[account]["dots"] for account in ("a11", "a40")] == [0, 1]
+    assert len(charts["a05"]["lines"]) == 1
 
 
 def test_what_meltano_loads_it_judges_and_an_empty_account_is_an_alert(

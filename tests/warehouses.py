@@ -48,28 +48,28 @@ class Warehouse(Protocol):
 class InPostgres:
     def __init__(self, server: embedded.Postgres) -> None:
         server.psql("CREATE DATABASE transform")
-        self._uri = server.uri.replace("/postgres?", "/transform?", 1)
+        self.uri = server.uri.replace("/postgres?", "/transform?", 1)
         self.env = {
             "DBT_TARGET": "postgres",
             "DBT_POSTGRES_HOST": server.socket_folder,
             "DBT_POSTGRES_DBNAME": "transform",
         }
         types = {"text": "text", "time": "timestamp", "whole": "bigint"}
-        with psycopg.connect(self._uri) as connection:
+        with psycopg.connect(self.uri) as connection:
             connection.execute("CREATE SCHEMA tap_balance")
             table = f"CREATE TABLE tap_balance.balance ({COLUMNS.format(**types)})"
             connection.execute(table.encode())
 
     def load(self, rows: Iterable[Snapshot]) -> None:
         with (
-            psycopg.connect(self._uri) as connection,
+            psycopg.connect(self.uri) as connection,
             connection.cursor().copy("COPY tap_balance.balance FROM STDIN") as copy,
         ):
             for row in rows:
                 copy.write_row(row.row)
 
     def query(self, sql: str) -> list[Row]:
-        with psycopg.connect(self._uri) as connection:
+        with psycopg.connect(self.uri) as connection:
             return as_text(connection.execute(sql.encode()).fetchall())
 
 

@@ -132,15 +132,21 @@ def amount(text: str, currency: str) -> str:
 def chart(account: Row, days: list[Row]) -> str:
     """The account's closing balances as SVG, in the page's own colour.
 
-    Days without a snapshot break the line, triangles mark top-ups, and where an end is in sight a
-    dashed line leads to it.
+    Days without a snapshot break the line, a day between two of them is a dot, triangles mark
+    top-ups, and where an end is in sight a dashed line leads to it.
     """
     closing = [
         {"day": row["day"], "left": float(Decimal(row["total"]) / 10000) if row["total"] else None}
         for row in days
     ]
+    around = [None, *(point["left"] for point in closing), None]
+    alone = [
+        point
+        for before, point, after in zip(around, closing, around[2:], strict=False)
+        if before is None and point["left"] is not None and after is None
+    ]
     top_ups = [
-        {**point, "much": f"+{Decimal(row['top_up']) / 10000:,.0f}"}
+        point
         for point, row in zip(closing, days, strict=True)
         if row["top_up"] and Decimal(row["top_up"]) > 0
     ]
@@ -153,12 +159,16 @@ def chart(account: Row, days: list[Row]) -> str:
         alt.Chart(alt.Data(values=closing))
         .mark_line(stroke=ink, strokeWidth=2, invalid="break-paths-show-domains")
         .encode(x=x, y=y),
+        alt.Chart(alt.Data(values=alone))
+        .mark_point(shape="circle", filled=True, fill=ink, stroke=ink, size=20)
+        .encode(x=x, y=y),
         alt.Chart(alt.Data(values=top_ups))
         .mark_point(shape="triangle-up", filled=True, fill=ink, stroke=ink, size=90)
         .encode(x=x, y=y),
         alt.Chart(alt.Data(values=[{"left": 0}])).mark_rule(stroke=ink).encode(y=y),
     ]  # fmt: skip
-    if account["runs_out_on"] and 0 < Decimal(account["days"]) <= len(days):
+    in_sight = account["runs_out_on"] and account["status"] != "stale"
+    if in_sight and 0 < Decimal(account["days"]) <= len(days):
         now = {"day": account["snapshot_at"][:10], "left": float(Decimal(account["total"]) / 10000)}
         end = {"day": account["runs_out_on"], "left": 0}
         layers.append(
@@ -183,6 +193,8 @@ def chart(account: Row, days: list[Row]) -> str:
 
 def lasts(row: Row) -> str:
     """How long an account's balance lasts, in words."""
+    if row["status"] == "stale":
+        return "unknown how long it lasts"
     if row["status"] == "empty":
         return "no days left"
     if row["status"] == "accumulating":
@@ -201,6 +213,9 @@ def page(accounts: list[Row], charts: dict[str, str]) -> str:
         if counts[status]
     )
     newest = max((row["snapshot_at"][:16] for row in accounts), default="(there is none)")
+    drawn = ""
+    if len(charts) < len(accounts):
+        drawn = f" Only the first {len(charts)} of {len(accounts)} accounts have a chart."
     cards = "\n".join(card(row, charts.get(row["account"], "")) for row in accounts)
     return f"""<!doctype html>
 <html lang="en">
@@ -214,7 +229,8 @@ def page(accounts: list[Row], charts: dict[str, str]) -> str:
 <body>
 <h1>Prepaid balances</h1>
 <p class="quiet">Newest snapshot: {newest} UTC. The line is the balance at each day's close and
-breaks where it is unknown; ▲ marks days with a top-up; the dashes lead to the day it runs out.</p>
+breaks where it is unknown; ▲ marks days with a top-up; the dashes lead to the day it runs
+out.{drawn}</p>
 <ul class="counts">{items}</ul>
 <main>
 {cards}
@@ -231,7 +247,7 @@ def card(row: Row, svg: str) -> str:
     facts = [f"paid {amount(row['paid'], '')}, gift {amount(row['gift'], '')}"]
     if row["burn"]:
         facts.append(f"{amount(row['burn'], currency)} a day")
-    if row["runs_out_on"] and row["status"] != "empty":
+    if row["runs_out_on"] and row["status"] not in {"empty", "stale"}:
         facts.append(f"until {row['runs_out_on']}")
     hours = Decimal(row["age_seconds"]) / 3600
     return f"""<article class="{row["status"]}">

@@ -1,7 +1,8 @@
 {#- Alerts: tests that fail with the accounts and the numbers. -#}
 
-{#- The accounts with one of these statuses; in `message`, what a person has to know. -#}
-{% macro alert(statuses) -%}
+{#- The accounts with one of these statuses; in `message`, what a person has to know, with `remark`
+    (SQL text) at its end. -#}
+{% macro alert(statuses, remark="''") -%}
 select
   account,
   status,
@@ -20,13 +21,14 @@ select
   || coalesce(' ' || currency, '') || ' at '
   || cast(snapshot_at as {{ dbt.type_string() }}) || ' UTC'
   || case
-    when days_left > 0 then ', ' || cast(days_left as {{ dbt.type_string() }}) || ' days left ('
+    when total_balance10000 > 0 and days_left is not null
+      then ', ' || cast(days_left as {{ dbt.type_string() }}) || ' days left ('
     || cast(days_left_low as {{ dbt.type_string() }}) || ' to '
     || coalesce(cast(days_left_high as {{ dbt.type_string() }}), 'many') || ') at '
     || cast({{ decimal_of('burn_per_day10000') }} as {{ dbt.type_string() }})
     || ' a day, until ' || cast(runs_out_on as {{ dbt.type_string() }})
     else ''
-  end as message
+  end || {{ remark }} as message
 from {{ ref('balance_runway') }}
 where status in ({{ text_list(statuses) }})
 {%- endmacro %}

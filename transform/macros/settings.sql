@@ -11,8 +11,10 @@
   {{ var('stale_after_seconds') or 3 * (interval_seconds() | int) }}
 {%- endmacro %}
 
+{#- In Snowflake's literals a backslash begins an escape. -#}
 {% macro text_literal(text) -%}
-  '{{ (text | string).replace("'", "''") }}'
+  {%- set text = (text | string).replace("'", "''") -%}
+  '{{ text.replace('\\', '\\\\') if target.type == 'snowflake' else text }}'
 {%- endmacro %}
 
 {% macro text_list(texts) -%}
@@ -21,9 +23,18 @@
 
 {#- The threshold `name` of each account, in days. -#}
 {% macro threshold(name) -%}
+  {%- set known = ['critical_days', 'low_days'] -%}
   {%- set own = {} -%}
-  {%- for account, thresholds in var('account_thresholds').items() if name in thresholds -%}
-    {%- do own.update({account: thresholds[name]}) -%}
+  {%- for account, thresholds in var('account_thresholds').items() -%}
+    {%- for key in thresholds if key not in known -%}
+      {%- do exceptions.raise_compiler_error(
+        'account_thresholds of ' ~ account ~ ': there is no ' ~ key ~ ', only '
+        ~ known | join(' and ')
+      ) -%}
+    {%- endfor -%}
+    {%- if name in thresholds -%}
+      {%- do own.update({account: thresholds[name]}) -%}
+    {%- endif -%}
   {%- endfor -%}
   cast(
     {%- if own %}

@@ -1,10 +1,11 @@
-{#- One row per snapshot: what changed since the account's snapshot before it. -#}
+{#- One row per snapshot: what changed since the account's last one in the same product and currency. -#}
 {{
   config(
     materialized='incremental',
     incremental_strategy='replace' if target.type == 'postgres' else 'delete+insert',
     unique_key='snapshot_at',
-    pre_hook="{{ index_source() }}",
+    pre_hook=[{'sql': '{{ index_source() }}', 'transaction': false}]
+      if target.type == 'postgres' else [],
     indexes=[{'columns': ['snapshot_at']}, {'columns': ['account', 'snapshot_at']}],
   )
 }}
@@ -14,7 +15,9 @@
     account, product, currency, snapshot_at, observed_at, balance10000, gift_balance10000,
     total_balance10000
 {%- endset %}
-{%- set following = 'partition by account order by snapshot_at' %}
+{#- Amounts of another product or in another currency are not compared. #}
+{%- set series = "account, product, coalesce(currency, '')" %}
+{%- set following = 'partition by ' ~ series ~ ' order by snapshot_at' %}
 
 with loaded as (
   select
@@ -37,9 +40,9 @@ snapshots as (
 
 {%- if since %}
 
--- What each of these accounts had before: the first of the new rows is compared with it.
+-- What each of these series had before: the first of the new rows is compared with it.
 boundary as (
-  {{ last_change_before(timestamp_literal(since), columns) }}
+  {{ last_change_before(timestamp_literal(since), columns, series) }}
 ),
 
 all_snapshots as (
@@ -57,37 +60,20 @@ all_snapshots as (
 followed as (
   select
     all_snapshots.*,
-    lag(product) over ({{ following }}) as lag_product,
-    lag(currency) over ({{ following }}) as lag_currency,
-    lag(snapshot_at) over ({{ following }}) as lag_snapshot_at,
-    lag(balance10000) over ({{ following }}) as lag_balance10000,
-    lag(gift_balance10000) over ({{ following }}) as lag_gift_balance10000
+    lag(snapshot_at) over ({{ following }}) as previous_snapshot_at,
+    lag(balance10000) over ({{ following }}) as previous_balance10000,
+    lag(gift_balance10000) over ({{ following }}) as previous_gift_balance10000
   from all_snapshots
-),
-
--- Amounts of another product or in another currency are not compared.
-compared as (
-  select
-    followed.*,
-    case when comparable then lag_snapshot_at end as previous_snapshot_at,
-    case when comparable then lag_balance10000 end as previous_balance10000,
-    case when comparable then lag_gift_balance10000 end as previous_gift_balance10000
-  from (
-    select
-      followed.*,
-      lag_product = product and coalesce(lag_currency, '') = coalesce(currency, '') as comparable
-    from followed
-    where is_new
-  ) as followed
 ),
 
 differences as (
   select
-    compared.*,
+    followed.*,
     {{ seconds_between('previous_snapshot_at', 'snapshot_at') }} as elapsed_seconds,
     cast(balance10000 as {{ type_amount() }}) - previous_balance10000 as paid10000,
     cast(gift_balance10000 as {{ type_amount() }}) - previous_gift_balance10000 as gift10000
-  from compared
+  from followed
+  where is_new
 )
 
 select

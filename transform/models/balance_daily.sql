@@ -13,6 +13,8 @@
   {%- set since = (since - modules.datetime.timedelta(seconds=1))
       .replace(hour=0, minute=0, second=0, microsecond=0) %}
 {%- endif %}
+{%- set begin = 'cast(days.day as ' ~ dbt.type_timestamp() ~ ')' %}
+{%- set end = 'cast(' ~ days_after('days.day', 1) ~ ' as ' ~ dbt.type_timestamp() ~ ')' %}
 
 with changes as (
   select *
@@ -83,12 +85,13 @@ select
   case
     when per_day.snapshots is null then 'unknown'
     when
-      per_day.gaps = 0
-      and per_day.known_from <= cast(days.day as {{ dbt.type_timestamp() }})
-      and 2 * {{ seconds_between(
-        'per_day.closing_snapshot_at',
-        'cast(' ~ days_after('days.day', 1) ~ ' as ' ~ dbt.type_timestamp() ~ ')',
-      ) }} <= 3 * {{ interval_seconds() }}
+      per_day.known_from <= {{ begin }}
+      and 2 * {{ seconds_between('per_day.known_from', begin) }} <= 3 * {{ interval_seconds() }}
+      and 2 * {{ seconds_between('per_day.closing_snapshot_at', end) }}
+      <= 3 * {{ interval_seconds() }}
+      -- 24 hours, give or take a tenth: with long intervals the two above say little.
+      and {{ seconds_between('per_day.known_from', 'per_day.closing_snapshot_at') }}
+      between 77760 and 95040
       and days.day < {{ as_of_day() }}
       then 'complete'
     else 'partial'

@@ -2,6 +2,7 @@
 with newest as (
   select account, max(closing_snapshot_at) as snapshot_at
   from {{ ref('balance_daily') }}
+  where closing_snapshot_at <= {{ as_of() }}
   group by account
 )
 

@@ -34,15 +34,20 @@ ranked as (
     and daily.day >= {{ as_of_day(-var('memory_days') - var('burn_window_days')) }}
 ),
 
--- A winsorized mean: the dearest day counts as if it had cost what the second dearest did.
+-- A winsorized mean: the dearest day counts as if it had cost what the second dearest did. Where
+-- nothing is left then, the dearest is all that is known.
 means as (
   select
     account,
     day,
     count(*) as complete_days,
+    cast(sum(burn10000) as {{ type_amount() }}) as plain10000,
     cast(
-      sum(burn10000) - max(burn10000) + max(case when place = 2 then burn10000 end)
-      as {{ type_amount() }}
+      case
+        when max(case when place = 2 then burn10000 end) > 0
+          then sum(burn10000) - max(burn10000) + max(case when place = 2 then burn10000 end)
+        else sum(burn10000)
+      end as {{ type_amount() }}
     ) as burn10000,
     cast(percentile_disc(0.25) within group (order by burn10000) as {{ type_amount() }})
       as lower_quartile10000,
@@ -58,9 +63,12 @@ burn as (
     day,
     burn_per_day10000,
     least(lower_quartile10000, burn_per_day10000) as burn_per_day_low10000,
-    greatest(upper_quartile10000, burn_per_day10000) as burn_per_day_high10000
+    greatest(upper_quartile10000, burn_per_day10000, plain_per_day10000) as burn_per_day_high10000
   from (
-    select means.*, {{ divided_up('burn10000', 'complete_days') }} as burn_per_day10000
+    select
+      means.*,
+      {{ divided_up('burn10000', 'complete_days') }} as burn_per_day10000,
+      {{ divided_up('plain10000', 'complete_days') }} as plain_per_day10000
     from means
     where complete_days >= {{ [var('min_history_days'), 2] | max }}
   ) as means
@@ -76,7 +84,9 @@ moments as (
     cast(snapshot_at as date) as day,
     cast(total_balance10000 as {{ type_amount() }}) as total10000
   from {{ ref('balance_changes') }}
-  where snapshot_at >= cast({{ as_of_day(-var('memory_days')) }} as {{ dbt.type_timestamp() }})
+  where
+    snapshot_at >= cast({{ as_of_day(-var('memory_days')) }} as {{ dbt.type_timestamp() }})
+    and snapshot_at <= {{ as_of() }}
   union all
   select
     account,
@@ -89,7 +99,7 @@ moments as (
 ),
 
 -- Below a threshold is a yes, above it by the margin a no, and between the two nothing is decided:
--- what was decided last holds.
+-- what was decided last holds, and the worse level if nothing has been within memory.
 decisions as (
   select
     moments.account,
@@ -125,10 +135,8 @@ select
     when burn.account is null then 'accumulating'
     {%- for level in ['critical', 'low'] %}
     when
-      decisions.last_{{ level }}_at > decisions.last_not_{{ level }}_at
-      or (
-        decisions.last_{{ level }}_at is not null and decisions.last_not_{{ level }}_at is null
-      )
+      decisions.last_not_{{ level }}_at is null
+      or decisions.last_{{ level }}_at > decisions.last_not_{{ level }}_at
       then '{{ level }}'
     {%- endfor %}
     else 'ok'
