@@ -208,13 +208,12 @@ def _burn(known: Mapping[date, int], day: date) -> tuple[int, int, int] | None:
     count = len(costs)
     if count < LEAST:
         return None
-    plain = -(-sum(costs) // count)
     # Where all days but the dearest are free, the dearest counts as it is.
-    rate = -(-sum([*costs[:-1], costs[-2]]) // count) or plain
+    rate = -(-sum([*costs[:-1], costs[-2] or costs[-1]]) // count)
     return (
         rate,
         min(costs[-(-count // 4) - 1], rate),
-        max(costs[-(-count * 3 // 4) - 1], rate, plain),
+        max(costs[-(-count * 3 // 4) - 1], rate),
     )
 
 

@@ -41,7 +41,6 @@ means as (
     account,
     day,
     count(*) as complete_days,
-    cast(sum(burn10000) as {{ type_amount() }}) as plain10000,
     cast(
       case
         when max(case when place = 2 then burn10000 end) > 0
@@ -63,12 +62,9 @@ burn as (
     day,
     burn_per_day10000,
     least(lower_quartile10000, burn_per_day10000) as burn_per_day_low10000,
-    greatest(upper_quartile10000, burn_per_day10000, plain_per_day10000) as burn_per_day_high10000
+    greatest(upper_quartile10000, burn_per_day10000) as burn_per_day_high10000
   from (
-    select
-      means.*,
-      {{ divided_up('burn10000', 'complete_days') }} as burn_per_day10000,
-      {{ divided_up('plain10000', 'complete_days') }} as plain_per_day10000
+    select means.*, {{ divided_up('burn10000', 'complete_days') }} as burn_per_day10000
     from means
     where complete_days >= {{ [var('min_history_days'), 2] | max }}
   ) as means
