@@ -14,7 +14,7 @@ export UV_NO_PROGRESS := 1
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-demo: .venv/ready .meltano/demo-ready .venvs/dbt/ready .venvs/report/ready ## From an empty clone to balances in a Postgres, without an account
+demo: .venv/ready .meltano/demo-ready .venvs/report/ready ## From an empty clone to balances in a Postgres, without an account
 	@.venv/bin/python demo/demo.py
 
 demo-airflow: .venv/ready .meltano/demo-ready .venvs/airflow/ready ## The same by a real Airflow, on its schedule

@@ -9,16 +9,17 @@ from __future__ import annotations
 
 import contextlib
 import shutil
-import signal
 import sys
-import threading
 import time
+from typing import TYPE_CHECKING
 
-import embedded
 from airflow_home import Airflow
 
-from demo import OUTPUT, end, say, step
-from tap_balance.sandbox import Sandbox, settings_of
+from demo import OUTPUT, say, servers, step
+from tap_balance.sandbox import settings_of
+
+if TYPE_CHECKING:
+    import embedded
 
 SHARDS = 2
 PATIENCE = 150.0
@@ -29,35 +30,26 @@ HOME = OUTPUT / "airflow"
 
 def main() -> None:
     """Run the demo."""
-    signal.signal(signal.SIGTERM, end)
     started = time.monotonic()
     shutil.rmtree(HOME, ignore_errors=True)
-    with Sandbox() as sandbox:
-        threading.Thread(target=sandbox.serve_forever, daemon=True).start()
-        say(f"The sandbox stands in for the API at {sandbox.url}.")
-        with contextlib.ExitStack() as stack:
-            with step("Starting a Postgres"):
-                database = stack.enter_context(embedded.postgres(OUTPUT / "postgres"))
-            for schema in ("tap_balance", "tap_balance_marts", "tap_balance_marts_alerts"):
-                database.psql(f"DROP SCHEMA IF EXISTS {schema} CASCADE", options=("-q",))
-            airflow = make_airflow(sandbox.url, database)
-            with step("Making Airflow's database"):
-                migrated = airflow.run("db", "migrate")
-                if migrated.returncode:
-                    sys.exit(f"\nairflow db migrate failed:\n{migrated.stdout}")
-            with step("Starting Airflow; its DAG processor picks the DAG up"):
-                stack.enter_context(airflow.running())
-                wait_for(airflow, "SELECT dag_id FROM dag WHERE dag_id = 'tap_balance'")
-            with step("A scheduled run: the shards at once, then the checks and the models"):
-                [(run, state)] = wait_for(
-                    airflow,
-                    "SELECT run_id, state FROM dag_run WHERE run_type = 'scheduled' "
-                    "AND state IN ('success', 'failed') ORDER BY id LIMIT 1",
-                )
-            show(airflow, database, run)
-            with step("Ending Airflow"):
-                stack.close()
-        sandbox.shutdown()
+    with servers() as (base_url, database), contextlib.ExitStack() as stack:
+        airflow = make_airflow(base_url, database)
+        with step("Making Airflow's database"):
+            migrated = airflow.run("db", "migrate")
+            if migrated.returncode:
+                sys.exit(f"\nairflow db migrate failed:\n{migrated.stdout}")
+        with step("Starting Airflow; its DAG processor picks the DAG up"):
+            stack.enter_context(airflow.running())
+            wait_for(airflow, "SELECT dag_id FROM dag WHERE dag_id = 'tap_balance'")
+        with step("A scheduled run: the shards at once, then the checks and the models"):
+            [(run, state)] = wait_for(
+                airflow,
+                "SELECT run_id, state FROM dag_run WHERE run_type = 'scheduled' "
+                "AND state IN ('success', 'failed') ORDER BY id LIMIT 1",
+            )
+        show(airflow, database, run)
+        with step("Ending Airflow"):
+            stack.close()
     if state != "success":
         sys.exit(f"The run {run} ended as {state}; its logs are in {HOME}/logs.")
     say(f"\nDone in {time.monotonic() - started:.0f} s; everything that was started is stopped.")

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parent.parent
 OUTPUT = ROOT / "demo-output"
 MELTANO = ROOT / ".venvs" / "meltano" / "bin" / "meltano"
+DBT = ROOT / ".meltano" / "utilities" / "dbt-postgres" / "venv" / "bin" / "dbt"
 INTERVAL = 30
 """Seconds of a snapshot interval here; long enough for two runs to begin in it."""
 
@@ -40,30 +41,40 @@ ALIVE_EVERY = 2.0
 
 def main() -> None:
     """Run the demo."""
-    signal.signal(signal.SIGTERM, end)
-    OUTPUT.mkdir(exist_ok=True)
     started = time.monotonic()
-    with Sandbox() as sandbox:
-        threading.Thread(target=sandbox.serve_forever, daemon=True).start()
-        say(f"The sandbox stands in for the API at {sandbox.url}.")
-        with contextlib.ExitStack() as stack:
-            with step("Starting a Postgres"):
-                database = stack.enter_context(embedded.postgres(OUTPUT / "postgres"))
-            for schema in ("tap_balance", "tap_balance_marts", "tap_balance_marts_alerts"):
-                database.psql(f"DROP SCHEMA IF EXISTS {schema} CASCADE", options=("-q",))
-            pipeline = Pipeline(sandbox.url, database)
-            wait_for_interval(at_least=INTERVAL * 3 // 5)
-            pipeline.load("Run 1")
-            pipeline.load("Run 2, within the same interval: it replaces the rows of run 1")
-            wait_for_interval(at_least=INTERVAL)
-            pipeline.load("Run 3, in the next interval: it adds rows")
-            show(database)
-            announce(pipeline, database)
-            with step("\nWriting a page to look at"):
-                report(database)
-        sandbox.shutdown()
+    with servers() as (base_url, database):
+        pipeline = Pipeline(base_url, database)
+        wait_for_interval(at_least=INTERVAL * 3 // 5)
+        pipeline.load("Run 1")
+        pipeline.load("Run 2, within the same interval: it replaces the rows of run 1")
+        wait_for_interval(at_least=INTERVAL)
+        pipeline.load("Run 3, in the next interval: it adds rows")
+        show(database)
+        announce(pipeline, database)
+        with step("\nWriting a page to look at"):
+            report(database)
     say(f"\nDone in {time.monotonic() - started:.0f} s; everything that was started is stopped.")
     explain()
+
+
+@contextlib.contextmanager
+def servers() -> Iterator[tuple[str, embedded.Postgres]]:
+    """Start the sandbox and a Postgres without rows; stop them at the end, also after a SIGTERM.
+
+    Yields:
+        Where the sandbox listens, and the Postgres.
+    """
+    signal.signal(signal.SIGTERM, _end)
+    OUTPUT.mkdir(exist_ok=True)
+    with Sandbox() as sandbox, contextlib.ExitStack() as stack:
+        threading.Thread(target=sandbox.serve_forever, daemon=True).start()
+        stack.callback(sandbox.shutdown)
+        say(f"The sandbox stands in for the API at {sandbox.url}.")
+        with step("Starting a Postgres"):
+            database = stack.enter_context(embedded.postgres(OUTPUT / "postgres"))
+        for schema in ("tap_balance", "tap_balance_marts", "tap_balance_marts_alerts"):
+            database.psql(f"DROP SCHEMA IF EXISTS {schema} CASCADE", options=("-q",))
+        yield sandbox.url, database
 
 
 class Pipeline:
@@ -170,7 +181,7 @@ def report(database: embedded.Postgres) -> None:
         [
             ROOT / ".venvs" / "report" / "bin" / "python",
             ROOT / "transform" / "report.py",
-            f"--dbt={ROOT / '.venvs' / 'dbt' / 'bin' / 'dbt'}",
+            f"--dbt={DBT}",
             f"--output={OUTPUT / 'report.html'}",
         ],
         env=os.environ | {"DBT_TARGET": "postgres", "DBT_POSTGRES_HOST": database.socket_folder},
@@ -225,8 +236,7 @@ def say(text: str) -> None:
     print(text, flush=True)
 
 
-def end(signum: int, _frame: object) -> NoReturn:
-    """Leave as a signal asks, so that everything that was started is stopped."""
+def _end(signum: int, _frame: object) -> NoReturn:
     sys.exit(128 + signum)
 
 
