@@ -9,7 +9,7 @@ import stat
 import subprocess
 import warnings
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -39,6 +39,11 @@ class Postgres:
     def sqlalchemy_url(self) -> str:
         """For target-postgres."""
         return self.uri.replace("postgresql://", "postgresql+psycopg://", 1)
+
+    def create_database(self, name: str) -> Postgres:
+        """Make a database; return it, to be used as the server's own is."""
+        self.psql(f"CREATE DATABASE {name}")
+        return replace(self, uri=self.uri.replace("/postgres?", f"/{name}?", 1))
 
     def psql(self, *commands: str, options: tuple[str, ...] = ()) -> str:
         """Run psql and return what it prints."""

@@ -18,7 +18,7 @@ import embedded
 import pytest
 from bank import Bank
 from hypothesis import HealthCheck, settings
-from parts import REAL_SNOWFLAKE
+from parts import NO_PROXY, REAL_SNOWFLAKE, ROOT
 from runners import Meltano
 from snowflake_target import SnowflakeServer, emulated_snowflake
 from xdist.scheduler import LoadScopeScheduling
@@ -29,9 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
 
-ROOT = Path(__file__).resolve().parent.parent
 NO_CA = dict.fromkeys(("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE", "SSL_CERT_DIR"), "")
-NO_PROXY = {"HTTP_PROXY": "", "HTTPS_PROXY": "", "ALL_PROXY": ""}
 
 
 settings.register_profile(

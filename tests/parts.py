@@ -17,9 +17,8 @@ REAL_SNOWFLAKE = json.loads(os.environ.get("TEST_SNOWFLAKE", "null"))
 PATIENCE = 300.0 if REAL_SNOWFLAKE else 60.0
 """Seconds after which a load that does not end is killed, and the test fails."""
 
-QUIET = {
-    "HTTP_PROXY": "",
-    "HTTPS_PROXY": "",
+NO_PROXY = {"HTTP_PROXY": "", "HTTPS_PROXY": "", "ALL_PROXY": ""}
+QUIET = NO_PROXY | {
     "MELTANO_CLI_DISABLE_VERSION_CHECK": "1",
     "UV_COMPILE_BYTECODE": "1",
 }

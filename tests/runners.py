@@ -5,13 +5,13 @@ The processes are the real ones; only the tap's clock is the test's (`tap_at.py`
 
 from __future__ import annotations
 
-import datetime as dt
 import json
 import os
 import signal
 import subprocess
 import sys
 import tempfile
+import time
 from abc import ABC, abstractmethod
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -25,7 +25,7 @@ from snowflake_target import Snowflake
 from tap_balance.sandbox import SECRET
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from targets import Load, Target
     from typing_extensions import Self
@@ -52,17 +52,23 @@ class Running:
     def has_ended(self) -> bool:
         return any(process.poll() is not None for process in self._processes)
 
+    def until(self, condition: Callable[[], bool]) -> None:
+        """Wait until a condition holds."""
+        deadline = time.monotonic() + PATIENCE
+        while not condition():
+            assert time.monotonic() < deadline, self.output
+            time.sleep(0.05)
+
     def wait(self, patience: float = PATIENCE) -> int:
         """Wait for its end, `patience` seconds at most.
 
         Returns:
             0 if all of its processes did well, else the status of the first that did not.
         """
-        deadline = dt.datetime.now() + dt.timedelta(seconds=patience)  # noqa: DTZ005
-        statuses = []
-        for process in self._processes:
-            left = (deadline - dt.datetime.now()).total_seconds()  # noqa: DTZ005
-            statuses.append(process.wait(max(left, 0.1)))
+        deadline = time.monotonic() + patience
+        statuses = [
+            process.wait(max(deadline - time.monotonic(), 0.1)) for process in self._processes
+        ]
         return next((status for status in statuses if status), 0)
 
     def kill(self) -> None:

@@ -9,7 +9,7 @@ from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Any
 
 from parts import CONNECTOR_PYTHON, LOADERS, QUIET, TESTS
-from targets import Target
+from targets import Target, unique_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -94,10 +94,10 @@ class Snowflake(Target):
     plugin = "target-snowflake"
     methods = ("append-only", "upsert", "overwrite")
 
-    def __init__(self, server: SnowflakeServer, schema: str) -> None:
+    def __init__(self, server: SnowflakeServer) -> None:
         self._server = server
         self._database = server.connect["database"]
-        self.name = schema.upper()
+        self.name = unique_name().upper()
         server.query(f"create schema {self._database}.{self.name}")
 
     @property
@@ -109,7 +109,8 @@ class Snowflake(Target):
 
     def config(self, load: Load) -> dict[str, Any]:
         known = ("account", "user", "password", "database", "warehouse", "role")
-        config = {key: value for key, value in self._server.connect.items() if key in known} | {
+        config = {key: value for key, value in self._server.connect.items() if key in known}
+        config |= load.batches | {
             "default_target_schema": self.name,
             "load_method": load.method or "upsert",
             "add_record_metadata": False,
@@ -120,7 +121,7 @@ class Snowflake(Target):
         ):
             if argument in self._server.connect:
                 config[setting] = self._server.connect[argument]
-        return config | ({"batch_size_rows": load.batch_rows} if load.batch_rows else {})
+        return config
 
     def environment(self) -> dict[str, str]:
         if self._server.is_emulated:

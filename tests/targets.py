@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import subprocess
+import uuid
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -41,9 +42,19 @@ class Load:
     after_kill: bool = False
 
     @property
+    def batches(self) -> dict[str, Any]:
+        """The setting of the targets for `batch_rows`."""
+        return {"batch_size_rows": self.batch_rows} if self.batch_rows else {}
+
+    @property
     def clock(self) -> dict[str, str]:
         """What `tap_at.py` reads."""
         return {"TEST_CLOCK": self.at.replace("Z", "+00:00")}
+
+
+def unique_name() -> str:
+    """Name a database or a schema that no other test uses."""
+    return f"t_{uuid.uuid4().hex}"
 
 
 class Target(ABC):
@@ -103,25 +114,23 @@ class Postgres(Target):
     plugin = "target-postgres"
     methods: tuple[str, ...] = ("append-only", "upsert", "overwrite")
 
-    def __init__(self, server: embedded.Postgres, database: str) -> None:
+    def __init__(self, server: embedded.Postgres) -> None:
         self._server = server
-        self.name = database
-        server.psql(f"CREATE DATABASE {database}")
-        self.uri = server.uri.replace("/postgres?", f"/{database}?", 1)
+        self.name = unique_name()
+        self.database = server.create_database(self.name)
 
     @property
     def command(self) -> Sequence[str | Path]:
         return [LOADERS / "target-postgres" / "venv" / "bin" / "target-postgres"]
 
     def config(self, load: Load) -> dict[str, Any]:
-        config = {
-            "sqlalchemy_url": self.uri.replace("://", "+psycopg://", 1),
+        return load.batches | {
+            "sqlalchemy_url": self.database.sqlalchemy_url,
             "default_target_schema": "tap_balance",
             "load_method": load.method or "upsert",
             "add_record_metadata": False,
             "activate_version": False,
         }
-        return config | ({"batch_size_rows": load.batch_rows} if load.batch_rows else {})
 
     def environment(self) -> dict[str, str]:
         return {"PGOPTIONS": "-c timezone=UTC"}
@@ -154,7 +163,7 @@ class Postgres(Target):
         self._server.psql(f"DROP DATABASE {self.name} WITH (FORCE)")
 
     def _query(self, sql: str) -> list[dict[str, Any]]:
-        with psycopg.connect(self.uri, row_factory=psycopg.rows.dict_row) as connection:
+        with psycopg.connect(self.database.uri, row_factory=psycopg.rows.dict_row) as connection:
             return connection.execute(sql.encode()).fetchall()
 
 
@@ -169,7 +178,7 @@ class PipelinewisePostgres(Postgres):
         return [ROOT / ".venvs" / "pipelinewise-target-postgres" / "bin" / "target-postgres"]
 
     def config(self, load: Load) -> dict[str, Any]:
-        config = {
+        return load.batches | {
             "host": self._server.socket_folder,
             "port": 5432,
             "user": "postgres",
@@ -177,7 +186,6 @@ class PipelinewisePostgres(Postgres):
             "dbname": self.name,
             "default_target_schema": "tap_balance",
         }
-        return config | ({"batch_size_rows": load.batch_rows} if load.batch_rows else {})
 
     def environment(self) -> dict[str, str]:
         return {}

@@ -79,7 +79,8 @@ class Deployment:
         self.sandbox_url = sandbox.url
         self._socket_folder = postgres.socket_folder
         self._database = database
-        self.uri = postgres.uri.replace("/postgres?", f"/{database}?", 1)
+        self.sqlalchemy_url = postgres.sqlalchemy_url
+        self.uri = postgres.uri
         self.output = ""
 
     def airflow(self, settings: Mapping[str, Any], **constants: str) -> Airflow:
@@ -146,9 +147,9 @@ def deployment(
     if left < 90:
         time.sleep(left)
     database = re.sub(r"\W", "_", request.node.name)[:60]
-    postgres.psql(f"CREATE DATABASE {database}")
-    postgres.psql(f"ALTER DATABASE {database} SET timezone TO 'Asia/Shanghai'")
-    yield Deployment(home, sandbox, postgres, database)
+    made = postgres.create_database(database)
+    made.psql(f"ALTER DATABASE {database} SET timezone TO 'Asia/Shanghai'")
+    yield Deployment(home, sandbox, made, database)
     postgres.psql(f"DROP DATABASE {database} WITH (FORCE)")
 
 
@@ -575,7 +576,7 @@ def test_shards_at_once_in_one_project_and_a_shard_run_twice_make_one_row_per_ac
     settings = {
         "TAP_BALANCE_ACCOUNTS": json.dumps(ACCOUNTS),
         "TAP_BALANCE_BASE_URL": deployment.sandbox_url,
-        "TARGET_POSTGRES_SQLALCHEMY_URL": deployment.uri.replace("://", "+psycopg://", 1),
+        "TARGET_POSTGRES_SQLALCHEMY_URL": deployment.sqlalchemy_url,
     }
 
     def start(shard: str, **more: str) -> subprocess.Popen[str]:
@@ -636,7 +637,7 @@ def test_a_task_that_is_ended_takes_meltano_tap_and_target_along(
         settings = {
             "TAP_BALANCE_ACCOUNTS": json.dumps(ACCOUNTS[:1]),
             "TAP_BALANCE_BASE_URL": url,
-            "TARGET_POSTGRES_SQLALCHEMY_URL": deployment.uri.replace("://", "+psycopg://", 1),
+            "TARGET_POSTGRES_SQLALCHEMY_URL": deployment.sqlalchemy_url,
         }
         with subprocess.Popen(
             [PYTHON, "-c", KILLED, DAG_FOLDER, json.dumps(settings)],

@@ -11,18 +11,19 @@ import json
 import os
 import subprocess
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from parts import NO_PROXY, ROOT
 
 from tap_balance.sandbox import settings_of
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from tap_balance.sandbox import Sandbox
 
 pytestmark = pytest.mark.e2e
-ROOT = Path(__file__).resolve().parent.parent
 UV = ROOT / ".venv" / "bin" / "uv"
 KEPT = "precision 38, scale 4"
 
@@ -59,7 +60,7 @@ def schema_line(python: str | Path, sandbox: Sandbox, folder: Path) -> tuple[str
         text=True,
         timeout=60,
         check=False,
-        env=os.environ | {"HTTP_PROXY": ""},
+        env=os.environ | NO_PROXY,
     )
     assert done.returncode == 0, done.stderr
     properties = json.loads(done.stdout.splitlines()[0])["schema"]["properties"]

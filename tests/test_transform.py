@@ -8,7 +8,6 @@ import os
 import re
 import shutil
 import subprocess
-import uuid
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
@@ -21,9 +20,10 @@ import histories
 import psycopg
 import pytest
 from bank import Account
+from parts import ROOT
 from runners import Destination
 from targets import Load, Postgres
-from warehouses import ROOT, VENVS, InPostgres, as_text, dbt, environment, warehouse_of
+from warehouses import VENVS, InPostgres, as_text, dbt, environment, warehouse_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -62,6 +62,13 @@ class History:
     folder: Path
     told: list[Told]
     page: Path
+
+    def dbt(
+        self, *arguments: str, as_of: datetime | None = None, **variables: object
+    ) -> subprocess.CompletedProcess[str]:
+        """Run dbt on it, at the time of the last step if no other is said."""
+        as_of = as_of or self.told[-1].as_of
+        return dbt(self.warehouse, self.folder, *arguments, as_of=as_of, **variables)
 
 
 # The emulator keeps NUMBER(38, 0) in 64 bits, in which the largest differences end.
@@ -267,7 +274,7 @@ def decimal(amount10000: str | None) -> str:
 
 def test_alerts_fail_or_warn_and_name_accounts_and_numbers(history: History) -> None:
     told = history.told[-1]
-    done = dbt(history.warehouse, history.folder, "test", "--selector", "alerts", as_of=told.as_of)
+    done = history.dbt("test", "--selector", "alerts")
     assert done.returncode == 1
     assert re.search(r"FAIL \d+ accounts_critical_or_empty", done.stdout)
     assert re.search(r"WARN \d+ accounts_low", done.stdout)
@@ -324,27 +331,20 @@ def test_alerts_fail_or_warn_and_name_accounts_and_numbers(history: History) -> 
 @pytest.mark.parametrize("history", ["postgres"], indirect=True)
 def test_loaders_are_kept_out_for_an_index_only_while_it_is_added(history: History) -> None:
     names = "SELECT indexname FROM pg_indexes WHERE schemaname = 'tap_balance'"
-    as_of = history.told[-1].as_of
     options = ("run", "--select", "balance_changes")
     assert isinstance(history.warehouse, InPostgres)
     assert history.warehouse.query(names) == [("balance_snapshot_at",)]
     with psycopg.connect(history.warehouse.uri, autocommit=True) as connection:
         connection.execute("DROP INDEX tap_balance.balance_snapshot_at")
         # The index is there although the model itself has failed.
-        done = dbt(
-            history.warehouse,
-            history.folder,
-            *options,
-            as_of=as_of,
-            snapshot_interval_seconds="(1 / 0)",
-        )
+        done = history.dbt(*options, snapshot_interval_seconds="(1 / 0)")
         assert "division by zero" in done.stdout
         assert history.warehouse.query(names) == [("balance_snapshot_at",)]
         connection.execute("ALTER INDEX tap_balance.balance_snapshot_at RENAME TO somebodys")
         # As a loader in the midst of its work has it.
         with connection.transaction():
             connection.execute("LOCK TABLE tap_balance.balance IN ROW EXCLUSIVE MODE")
-            done = dbt(history.warehouse, history.folder, *options, as_of=as_of)
+            done = history.dbt(*options)
         assert done.returncode == 0, done.stdout
         assert history.warehouse.query(names) == [("somebodys",)]
         connection.execute("ALTER INDEX tap_balance.somebodys RENAME TO balance_snapshot_at")
@@ -361,9 +361,7 @@ def test_the_page_says_that_not_all_accounts_have_a_chart(history: History) -> N
 @pytest.mark.parametrize("history", ["postgres"], indirect=True)
 def test_no_account_at_all_is_an_alert(history: History) -> None:
     accounts = [row[0] for row in history.told[-1].runway]
-    done = dbt(
-        history.warehouse,
-        history.folder,
+    done = history.dbt(
         "build",
         "--select",
         "balance_latest",
@@ -371,7 +369,6 @@ def test_no_account_at_all_is_an_alert(history: History) -> None:
         "accounts_stale",
         "--exclude",
         "test_type:unit",
-        as_of=history.told[-1].as_of,
         retired_accounts=accounts,
     )
     assert done.returncode == 1, done.stdout
@@ -379,14 +376,7 @@ def test_no_account_at_all_is_an_alert(history: History) -> None:
 
 
 def test_a_time_before_what_is_built_is_an_error(history: History) -> None:
-    done = dbt(
-        history.warehouse,
-        history.folder,
-        "run",
-        "--selector",
-        "models",
-        as_of=history.told[0].as_of,
-    )
+    done = history.dbt("run", "--selector", "models", as_of=history.told[0].as_of)
     assert done.returncode == 1, done.stdout
     assert "as_of lies before what is built; add --full-refresh" in done.stdout
     assert ordered(history.warehouse.query(CHANGES)) == ordered(history.told[-1].changes)
@@ -394,15 +384,12 @@ def test_a_time_before_what_is_built_is_an_error(history: History) -> None:
 
 def test_a_text_reaches_the_database_as_it_is(history: History) -> None:
     text = "it's \\n a \\' \\\\ test\\"
-    done = dbt(
-        history.warehouse,
-        history.folder,
+    done = history.dbt(
         "--quiet",
         "show",
         "--inline",
         "select {{ text_literal(var('text')) }} as said",
         "--output=json",
-        as_of=history.told[-1].as_of,
         text=text,
     )
     assert done.returncode == 0, done.stdout
@@ -412,13 +399,10 @@ def test_a_text_reaches_the_database_as_it_is(history: History) -> None:
 
 @pytest.mark.parametrize("history", ["postgres"], indirect=True)
 def test_an_unknown_threshold_is_an_error(history: History) -> None:
-    done = dbt(
-        history.warehouse,
-        history.folder,
+    done = history.dbt(
         "compile",
         "--select",
         "balance_runway",
-        as_of=history.told[-1].as_of,
         account_thresholds={"shop": {"low_days": 9, "critical": 5}},
     )
     assert done.returncode != 0
@@ -519,7 +503,7 @@ def test_what_meltano_loads_it_judges_and_an_empty_account_is_an_alert(
 ) -> None:
     now = datetime.now(timezone.utc).isoformat()
     accounts = [Account("example"), Account("empty", 0, currency="USD")]
-    with closing(Postgres(postgres, f"t_{uuid.uuid4().hex}")) as target:
+    with closing(Postgres(postgres)) as target:
         load = Load(bank.settings(accounts), now)
         assert Destination("postgres meltano", target, meltano_project).load(load) == 0
         steps = ("dbt-postgres:build", "dbt-postgres:alert")

@@ -7,21 +7,21 @@ import json
 import os
 import subprocess
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 import psycopg
+from parts import ROOT
 from snowflake_target import emulated_snowflake
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
     from datetime import datetime
+    from pathlib import Path
 
     import embedded
     from histories import Snapshot
     from snowflake_target import SnowflakeServer
 
-ROOT = Path(__file__).resolve().parent.parent
 TRANSFORM = ROOT / "transform"
 VENVS = ROOT / ".venvs"
 
@@ -47,8 +47,7 @@ class Warehouse(Protocol):
 
 class InPostgres:
     def __init__(self, server: embedded.Postgres) -> None:
-        server.psql("CREATE DATABASE transform")
-        self.uri = server.uri.replace("/postgres?", "/transform?", 1)
+        self.uri = server.create_database("transform").uri
         self.env = {
             "DBT_TARGET": "postgres",
             "DBT_POSTGRES_HOST": server.socket_folder,
