@@ -561,8 +561,9 @@ SHARD = """
 import json, sys
 sys.path.insert(0, sys.argv[1])
 import tap_balance as dag
-load = dag.MeltanoRun(task_id="load", shard=sys.argv[3])
-sys.exit(load._run(dag.environment(json.loads(sys.argv[2]), sys.argv[3])))
+load = dag.Load(task_id="load", shard=sys.argv[3])
+variables = dag.environment(json.loads(sys.argv[2]), sys.argv[3])
+sys.exit(load._run(variables, *dag.pipeline(sys.argv[3])))
 """
 
 
@@ -611,12 +612,13 @@ import tap_balance as dag
 from airflow.sdk.exceptions import AirflowTaskTimeout
 from airflow.sdk.execution_time.timeout import timeout
 
-load = dag.MeltanoRun(task_id="load", shard="1/1")
+load = dag.Load(task_id="load", shard="1/1")
 # As Airflow's task runner does: a SIGTERM calls on_kill, the time-out raises.
 signal.signal(signal.SIGTERM, lambda *_: load.on_kill())
 try:
     with timeout(300):
-        print("status", load._run(dag.environment(json.loads(sys.argv[2]), "1/1")))
+        variables = dag.environment(json.loads(sys.argv[2]), "1/1")
+        print("status", load._run(variables, *dag.pipeline("1/1")))
 except AirflowTaskTimeout:
     load.on_kill()
     print("time-out")

@@ -294,63 +294,47 @@ def accounts_since(start: str) -> set[str]:
 
 
 class MeltanoRun(BaseOperator):
-    """Runs Meltano: the pipeline for one shard of the accounts, or one of dbt's two commands.
+    """Runs Meltano, for the tasks that follow.
 
     The environment never becomes a template field or an argument: Airflow keeps those in its
     database and shows them in its UI.
-
-    Args:
-        shard: i/n: the i-th of n slices; empty for dbt.
-        dbt: `build` or `alert`; empty for the pipeline.
-        kwargs: What every operator takes.
     """
 
     template_fields = ()
 
-    def __init__(self, *, shard: str = "", dbt: str = "", **kwargs: Any) -> None:  # noqa: ANN401
+    def __init__(self, **kwargs: Any) -> None:  # noqa: ANN401
         super().__init__(**kwargs)
-        self.shard = shard
-        self.dbt = dbt
-        self.alerts: list[str] = []
         self._process: subprocess.Popen[str] | None = None
 
-    def execute(self, context: Any) -> str:  # noqa: ANN401
+    def hear(self, line: str) -> None:
+        """Take note of a line that Meltano has printed, without its secrets."""
+
+    def run_meltano(self, shard: str, *arguments: str) -> None:
         """Start Meltano and pass its output on to the task's log, without secrets.
 
-        Returns:
-            The shard, by which `check_freshness` knows that it was loaded.
+        Args:
+            shard: i/n: the i-th of n slices; empty where accounts are not asked.
+            arguments: Of `meltano run`.
 
         Raises:
-            AirflowFailException: Meltano cannot be started, or an account needs a person; another
-                try would not help.
+            AirflowFailException: Meltano cannot be started; another try would not help.
             AirflowException: The run failed.
         """
-        context["shard"] = self.shard  # for map_index_template
-        variables = settings()
-        began = interval_start(datetime.now(tz=timezone.utc))
-        context["ti"].xcom_push(key="began", value=began)
         try:
-            run_environment = environment(variables, self.shard)
+            variables = environment(settings(), shard)
         except OSError as error:
             msg = (
                 f"{error.filename}: {error.strerror}; set TAP_BALANCE_DAG_PROJECT to the folder of "
                 "meltano.yml on this worker and run `meltano install` there"
             )
             raise AirflowFailException(msg) from None
-        status = self._run(run_environment)
-        if self.alerts:
-            more = len(self.alerts) - NAMES_SHOWN
-            shown = "; ".join(self.alerts[:NAMES_SHOWN])
-            raise AirflowFailException(f"{shown}; and {more} more" if more > 0 else shown)
-        if status:
-            what = f"shard {self.shard}" if self.shard else f"{DBT}:{self.dbt}"
+        if status := self._run(variables, *arguments):
+            what = f"shard {shard}" if shard else " ".join(arguments)
             msg = f"{what}: meltano ended with status {status}; its log is above"
             raise AirflowException(msg)
-        return self.shard
 
-    def _run(self, variables: Mapping[str, str]) -> int:
-        pipeline = [f"--state-id-suffix={suffix_of(self.shard)}", "tap-balance", LOADER]
-        command = [MELTANO, "run", *([f"{DBT}:{self.dbt}"] if self.dbt else pipeline)]
+    def _run(self, variables: Mapping[str, str], *arguments: str) -> int:
+        command = [MELTANO, "run", *arguments]
         log.info("Running %s in %s", " ".join(command), PROJECT)
         try:
             process = subprocess.Popen(  # noqa: S603
@@ -380,8 +364,7 @@ class MeltanoRun(BaseOperator):
         try:
             for line in process.stdout or ():
                 log.info("%s", shown := without(secrets, line.rstrip()))
-                if match := ALERT.search(shown):
-                    self.alerts.append(match[1])
+                self.hear(shown)
             return process.wait()
         except BaseException:  # the execution time-out is one
             self.on_kill()
@@ -399,6 +382,71 @@ class MeltanoRun(BaseOperator):
         while time.monotonic() < deadline and os.waitid(os.P_PID, process.pid, ended) is None:
             time.sleep(0.05)
         os.killpg(process.pid, signal.SIGKILL)
+
+
+class Load(MeltanoRun):
+    """Runs the pipeline for one shard of the accounts.
+
+    Args:
+        shard: i/n: the i-th of n slices.
+        kwargs: What every operator takes.
+    """
+
+    def __init__(self, *, shard: str, **kwargs: Any) -> None:  # noqa: ANN401
+        super().__init__(**kwargs)
+        self.shard = shard
+
+    def execute(self, context: Any) -> str:  # noqa: ANN401
+        """Load; raises what `run_meltano` does.
+
+        Returns:
+            The shard, by which `check_freshness` knows that it was loaded.
+        """
+        context["shard"] = self.shard  # for map_index_template
+        began = interval_start(datetime.now(tz=timezone.utc))
+        context["ti"].xcom_push(key="began", value=began)
+        self.run_meltano(self.shard, *pipeline(self.shard))
+        return self.shard
+
+
+class Dbt(MeltanoRun):
+    """Runs one of the commands of dbt's plugin.
+
+    Args:
+        command: `build` or `alert`.
+        kwargs: What every operator takes.
+    """
+
+    def __init__(self, *, command: str, **kwargs: Any) -> None:  # noqa: ANN401
+        super().__init__(**kwargs)
+        self.command = command
+        self.alerts: list[str] = []
+
+    def hear(self, line: str) -> None:
+        """Keep what an alert says of an account."""
+        if match := ALERT.search(line):
+            self.alerts.append(match[1])
+
+    def execute(self, context: Any) -> None:  # noqa: ANN401, ARG002
+        """Run the command; raises what `run_meltano` does.
+
+        Raises:
+            AirflowFailException: An account needs a person, and no other try.
+        """
+        try:
+            self.run_meltano("", f"{DBT}:{self.command}")
+        except AirflowException:
+            if not self.alerts:
+                raise
+        if self.alerts:
+            more = len(self.alerts) - NAMES_SHOWN
+            shown = "; ".join(self.alerts[:NAMES_SHOWN])
+            raise AirflowFailException(f"{shown}; and {more} more" if more > 0 else shown)
+
+
+def pipeline(shard: str) -> list[str]:
+    """Write the arguments of `meltano run` for the load of a shard."""
+    return [f"--state-id-suffix={suffix_of(shard)}", "tap-balance", LOADER]
 
 
 def without(secrets: list[str], line: str) -> str:
@@ -530,15 +578,13 @@ with DAG(
             raise AirflowFailException("; ".join(problems))
         log.info("All %d accounts have a snapshot since %s", len(names), start)
 
-    load = MeltanoRun.partial(task_id="load", map_index_template="{{ shard }}").expand(
-        shard=shards()
-    )
+    load = Load.partial(task_id="load", map_index_template="{{ shard }}").expand(shard=shards())
     load >> check_freshness()
     if DBT != "none":
         # Also where a shard or a check of the models failed: the other accounts run empty all the
         # same.
         build, alert = (
-            MeltanoRun(task_id=step, dbt=step, trigger_rule=TriggerRule.ALL_DONE)
+            Dbt(task_id=step, command=step, trigger_rule=TriggerRule.ALL_DONE)
             for step in ("build", "alert")
         )
         load >> build >> alert
