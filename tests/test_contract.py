@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import yaml
 from hatchling.build import build_wheel
+from settings_forms import as_meltano_declares
 
 from tap_balance.settings import SETTINGS
 from tap_balance.streams import SCHEMA
@@ -19,8 +20,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 ROOT = Path(__file__).resolve().parent.parent
-# Meltano has a kind for fractions and fails on it; see the comment in meltano.yml.
-KINDS = {"string": "string", "integer": "integer", "number": "integer", "array": "array"}
 
 
 def setting_names() -> list[str]:
@@ -55,11 +54,8 @@ def _plugin() -> Mapping[str, Any]:
 def test_meltano_yml_declares_every_setting_alike() -> None:
     declared = {setting["name"]: setting for setting in _plugin()["settings"]}
     assert list(declared) == setting_names()
-    for name, setting in SETTINGS["properties"].items():
-        kind = next(KINDS[kind] for kind in setting["type"] if kind in KINDS)
-        assert declared[name]["kind"] == ("options" if "enum" in setting else kind)
-        assert declared[name].get("sensitive", False) == setting.get("secret", False)
-        assert declared[name]["description"] == setting["description"]
+    forms = {name: {"name": name} | form for name, form in as_meltano_declares().items()}
+    assert declared == forms
 
 
 def test_env_example_and_the_readme_name_every_setting_and_no_other() -> None:

@@ -1,0 +1,61 @@
+"""What the tap says of itself, kept as files: a change of contract is then seen in review.
+
+`pytest tests/test_public_contract.py --snapshot-update` writes them anew; CONTRIBUTING.md says
+which changes are breaking ones.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import pytest
+from syrupy.extensions.single_file import SingleFileSnapshotExtension, WriteMode
+
+from tap_balance.sandbox import settings_of
+from tap_balance.settings import SETTINGS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from conftest import Run
+    from syrupy.assertion import SnapshotAssertion
+
+    from tap_balance.sandbox import Sandbox
+
+
+class JSONText(SingleFileSnapshotExtension):
+    """Keeps the order of the keys, which is the order of a target's columns."""
+
+    _write_mode = WriteMode.TEXT
+    file_extension = "json"
+
+
+@pytest.fixture
+def snapshot(snapshot: SnapshotAssertion) -> SnapshotAssertion:
+    return snapshot.use_extension(JSONText)
+
+
+def text_of(document: object) -> str:
+    return json.dumps(document, indent=2) + "\n"
+
+
+def test_the_catalog(run_tap: Callable[..., Run], snapshot: SnapshotAssertion) -> None:
+    assert text_of(json.loads(run_tap(None, "--discover").stdout)) == snapshot
+
+
+def test_the_schema_message(
+    run_tap: Callable[..., Run], snapshot: SnapshotAssertion, sandbox: Sandbox
+) -> None:
+    """What a target makes its columns of; the catalog has neither precision nor scale."""
+    (schema,) = run_tap(settings_of(sandbox.url, "example")).of_type("SCHEMA")
+    assert text_of(schema) == snapshot
+
+
+def test_about(run_tap: Callable[..., Run], snapshot: SnapshotAssertion) -> None:
+    about = json.loads(run_tap(None, "--about", "--format=json").stdout)
+    # They change without the contract: with each release, and with the SDK's.
+    del about["version"], about["sdk_version"]
+    properties = about["settings"]["properties"]
+    about["settings"]["properties"] = {name: properties[name] for name in SETTINGS["properties"]}
+    assert text_of(about) == snapshot
