@@ -74,7 +74,8 @@ clean: ## Remove everything that the other targets made
 	@.venv/bin/uv pip install --python .venv --no-deps --no-build-isolation --editable .
 	@touch $@
 
-MELTANO_INSTALL := MELTANO_CLI_DISABLE_VERSION_CHECK=1 .venvs/meltano/bin/meltano install
+# Without the variable: the definitions say `--compile` themselves, since they are copied to where no Makefile is.
+MELTANO_INSTALL := env -u UV_COMPILE_BYTECODE MELTANO_CLI_DISABLE_VERSION_CHECK=1 .venvs/meltano/bin/meltano install
 PLUGIN_PINS := meltano.yml $(patsubst %,requirements/%.txt,build dbt tap target-jsonl target-postgres target-snowflake)
 
 .meltano/ready: .venvs/meltano/ready $(PLUGIN_PINS)

@@ -92,7 +92,6 @@ class Pipeline:
             "MELTANO_ENVIRONMENT": "dev",
             "TAP_BALANCE_BASE_URL": base_url,
             "TAP_BALANCE_SNAPSHOT_INTERVAL": f"PT{INTERVAL}S",
-            "UV_COMPILE_BYTECODE": "1",
         }
 
     def load(self, title: str) -> None:
