@@ -9,7 +9,7 @@ export UV_COMPILE_BYTECODE := 1
 export UV_NO_PROGRESS := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-airflow report test check check-snowflake bench bench-quick format lock clean
+.PHONY: help demo demo-airflow report test test-matrix check check-snowflake dist bench bench-quick format lock clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -27,6 +27,9 @@ test: .venv/ready .meltano/ready $(TESTED:%=.venvs/%/ready) ## Everything that C
 	@$(MAKE) --no-print-directory lint
 	.venv/bin/python -m pytest --numprocesses 2
 
+test-matrix: .venv/ready dist ## Each Python here (or PYTHONS=...) with the lowest and the newest dependencies
+	@.venv/bin/python tests/matrix.py $(PYTHONS)
+
 check-snowflake: .venv/ready .meltano/ready .venvs/fakesnow/ready ## Check a real Snowflake account, from SNOWFLAKE_ variables
 	@.venv/bin/python tests/check_snowflake.py
 
@@ -39,6 +42,9 @@ lint:
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy
+
+dist: .venv/ready ## Build sdist and wheel; the same source gives the same bytes
+	.venv/bin/python -m hatchling build --clean
 
 bench: .venv/ready .venvs/dbt/ready .venvs/meltano/ready $(BENCH:%=.venvs/bench-%/ready) ## Compare its speed with others; writes benchmarks/RESULTS.md
 	.venv/bin/python benchmarks/bench.py
@@ -57,12 +63,15 @@ lock: .venv/ready ## Pin the newest allowed versions anew in requirements/
 	done
 	@$(COMPILE) pyproject.toml --output-file requirements/tap.txt
 	@$(COMPILE) pyproject.toml --group dev --output-file requirements/dev.txt
+	@$(COMPILE) pyproject.toml --resolution lowest-direct --output-file .venv/lowest-of-the-tap.txt
+	@$(COMPILE) pyproject.toml --group build --group test --constraint .venv/lowest-of-the-tap.txt \
+	  --output-file requirements/lowest.txt
 
 COMPILE = .venv/bin/uv pip compile --quiet --upgrade --universal --generate-hashes \
   --python-version 3.10 --no-emit-index-url --exclude-newer "7 days" --custom-compile-command 'make lock'
 
 clean: ## Remove everything that the other targets made
-	rm -rf .venv .venvs .meltano .mypy_cache .pytest_cache .ruff_cache .hypothesis demo-output output/* \
+	rm -rf dist .venv .venvs .meltano .mypy_cache .pytest_cache .ruff_cache .hypothesis demo-output output/* \
 	  transform/logs transform/target
 
 .venv/ready: requirements/bootstrap.txt requirements/dev.txt pyproject.toml
