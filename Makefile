@@ -35,10 +35,14 @@ check: .venv/ready ## The fast inner loop: lint, types, and the tests that take 
 	.venv/bin/python -m pytest -q -m 'not e2e and not slow'
 
 .PHONY: lint
-lint:
+lint: # .pre-commit-config.yaml has the same lines
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy
+	.venv/bin/zizmor --offline --quiet --pedantic .github .pre-commit-config.yaml
+	.venv/bin/check-jsonschema --builtin-schema vendor.dependabot .github/dependabot.yml
+	.venv/bin/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	.venv/bin/check-jsonschema --builtin-schema custom.github-workflows-require-timeout .github/workflows/*.yml
 
 bench: .venv/ready .venvs/dbt/ready .venvs/meltano/ready $(BENCH:%=.venvs/bench-%/ready) ## Compare its speed with others; writes benchmarks/RESULTS.md
 	.venv/bin/python benchmarks/bench.py
