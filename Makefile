@@ -38,10 +38,14 @@ check: .venv/ready ## The fast inner loop: lint, types, and the tests that take 
 	.venv/bin/python -m pytest -q -m 'not e2e and not slow'
 
 .PHONY: lint
-lint:
+lint: # .pre-commit-config.yaml has the same lines
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy
+	.venv/bin/zizmor --offline --quiet --pedantic .github .pre-commit-config.yaml
+	.venv/bin/check-jsonschema --builtin-schema vendor.dependabot .github/dependabot.yml
+	.venv/bin/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	.venv/bin/check-jsonschema --builtin-schema custom.github-workflows-require-timeout .github/workflows/*.yml
 
 dist: .venv/ready ## Build sdist and wheel; the same source gives the same bytes
 	.venv/bin/python -m hatchling build --clean

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from tap_balance.tap import TapBalance
 
 SCHEMA: dict[str, Any] = json.loads(
-    files(__package__).joinpath("schemas", "balance.json").read_text(encoding="utf-8")
+    (files(__package__) / "schemas" / "balance.json").read_text(encoding="utf-8")
 )
 """The contract: field by field with description, unit and source."""
 

@@ -1,0 +1,80 @@
+"""What the workflows promise, where no linter knows the rule."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+ROOT = Path(__file__).resolve().parent.parent
+WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
+PIN = re.compile(r"[\w.-]+/[\w./-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+")
+# What a hook's `files` is called in the Makefile, where a shell finds them.
+GLOBS = {r"^\.github/workflows/[^/]*\.yml$": " .github/workflows/*.yml"}
+
+
+def read(name: str) -> str:
+    return (ROOT / name).read_text(encoding="utf-8")
+
+
+def jobs() -> dict[str, dict[str, Any]]:
+    return {
+        f"{path.stem}/{name}": job
+        for path in WORKFLOWS
+        for name, job in yaml.safe_load(path.read_text(encoding="utf-8"))["jobs"].items()
+    }
+
+
+def test_every_python_that_is_promised_is_tested() -> None:
+    promised = re.findall(r'"Programming Language :: Python :: (3\.\d+)"', read("pyproject.toml"))
+    assert promised
+    for job in ("ci/test", "ci/dependencies"):
+        assert jobs()[job]["strategy"]["matrix"]["python"] == promised, job
+
+
+def test_the_hooks_are_the_lines_of_make_lint() -> None:
+    recipe = re.search(r"^lint:.*\n((?:\t.*\n)+)", read("Makefile"), re.MULTILINE)
+    assert recipe
+    (repo,) = yaml.safe_load(read(".pre-commit-config.yaml"))["repos"]
+    commands = [
+        hook["entry"] + GLOBS[hook["files"]] if "files" in hook else hook["entry"]
+        for hook in repo["hooks"]
+    ]
+    assert commands == [line.strip() for line in recipe[1].splitlines()]
+
+
+def test_every_make_target_of_a_workflow_exists() -> None:
+    steps = [step for job in jobs().values() for step in job.get("steps", [])]
+    used = {name for step in steps for name in re.findall(r"make ([\w-]+)", step.get("run", ""))}
+    assert "check" in used
+    assert used - set(re.findall(r"^([\w-]+):", read("Makefile"), re.MULTILINE)) == set()
+
+
+def test_only_these_jobs_may_write() -> None:
+    assert {
+        job: rights
+        for job, details in jobs().items()
+        if (rights := {k for k, right in details["permissions"].items() if right != "read"})
+    } == {
+        "lock/pull-request": {"contents", "pull-requests"},
+        "release/attest": {"attestations", "id-token"},
+        "release/publish": {"id-token"},
+        "release/github-release": {"contents"},
+    }
+
+
+def test_no_workflow_gives_all_its_jobs_a_permission_or_knows_a_secret() -> None:
+    for path in WORKFLOWS:
+        text = path.read_text(encoding="utf-8")
+        assert yaml.safe_load(text)["permissions"] == {}, path.name
+        assert "secrets" not in re.sub(r"#.*", "", text), path.name
+
+
+def test_every_action_is_pinned_by_hash_with_its_version_and_only_once() -> None:
+    text = "\n".join(path.read_text(encoding="utf-8") for path in WORKFLOWS)
+    uses = set(re.findall(r"uses: (?!\$/)(.*)", text))
+    assert uses
+    assert [pin for pin in uses if not PIN.fullmatch(pin)] == []
+    assert len({pin.split("@")[0] for pin in uses}) == len(uses)
