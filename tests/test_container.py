@@ -1,0 +1,51 @@
+"""The container's recipe: what can be said of it without an engine (see docs/container.md)."""
+
+from __future__ import annotations
+
+import re
+
+from parts import ROOT
+
+LINES = (ROOT / "Dockerfile").read_text(encoding="utf-8").replace("\\\n", " ").splitlines()
+LET_IN = {
+    line.removeprefix("!")
+    for line in (ROOT / ".dockerignore").read_text(encoding="utf-8").splitlines()
+    if line.startswith("!")
+}
+
+
+def all_of(instruction: str) -> list[str]:
+    return [line.split(None, 1)[1] for line in LINES if line.startswith(f"{instruction} ")]
+
+
+def test_it_copies_what_is_there_and_let_in_and_nothing_else_is() -> None:
+    copied = {
+        path
+        for line in all_of("COPY")
+        if not line.startswith("--from=")
+        for path in line.split()[:-1]
+    }
+    assert copied == LET_IN
+    for path in copied:
+        assert (ROOT / path).exists()
+
+
+def test_it_runs_the_tap_and_not_as_root_on_a_slim_image_of_a_supported_python() -> None:
+    (base,) = all_of("ARG")
+    version = re.fullmatch(r"PYTHON=(3\.\d+)-slim-\w+", base)
+    assert version
+    project = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    assert f'"Programming Language :: Python :: {version[1]}"' in project
+    assert {line.split()[0] for line in all_of("FROM")} == {"python:${PYTHON}"}
+    last = len(LINES) - LINES[::-1].index("FROM python:${PYTHON}")
+    final = LINES[last:]
+    assert 'ENTRYPOINT ["tap-balance"]' in final
+    (user,) = [line.split()[1] for line in final if line.startswith("USER ")]
+    assert re.fullmatch(r"[1-9]\d*:[1-9]\d*", user)
+
+
+def test_it_installs_only_what_is_locked() -> None:
+    for line in all_of("RUN"):
+        for command in line.split("&&"):
+            if " install " in command:
+                assert re.search(r"--require-hashes -r requirements/\w+\.txt|--no-deps", command)
