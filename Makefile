@@ -1,7 +1,7 @@
 # Everything below sets itself up; a machine needs Python 3.10 or newer (with venv) and make.
 PYTHON ?= python3
 BENCH := aiohttp airbyte dlt rest-msdk
-LOCKS := airflow bootstrap browser build dbt fakesnow meltano pipelinewise-target-postgres report target-csv \
+LOCKS := airflow audit bootstrap browser build dbt fakesnow meltano pipelinewise-target-postgres report target-csv \
   target-jsonl target-postgres target-snowflake $(BENCH:%=bench-%)
 TESTED := airflow browser dbt fakesnow pipelinewise-target-postgres report target-csv
 
@@ -9,7 +9,7 @@ export UV_COMPILE_BYTECODE := 1
 export UV_NO_PROGRESS := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-airflow report test test-matrix check check-snowflake dist bench bench-quick format lock clean
+.PHONY: help demo demo-airflow report test test-matrix check check-snowflake audit dist bench bench-quick format lock clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -46,6 +46,10 @@ lint: # .pre-commit-config.yaml has the same lines
 	.venv/bin/check-jsonschema --builtin-schema vendor.dependabot .github/dependabot.yml
 	.venv/bin/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
 	.venv/bin/check-jsonschema --builtin-schema custom.github-workflows-require-timeout .github/workflows/*.yml
+
+audit: .venvs/audit/ready ## Look for known vulnerabilities in the highest and the lowest pins of the tap
+	.venvs/audit/bin/pip-audit --strict --disable-pip --require-hashes -r requirements/tap.txt
+	.venvs/audit/bin/pip-audit --strict --disable-pip --require-hashes -r requirements/lowest.txt
 
 dist: .venv/ready ## Build sdist and wheel; the same source gives the same bytes
 	.venv/bin/python -m hatchling build --clean
