@@ -47,7 +47,7 @@ class Source:
                     nodes += node.args[1:2]
                 if isinstance(node, ast.keyword) and node.arg == "next_step":
                     nodes.append(node.value)
-        names = {_name(node) for node in nodes}
+        names = {_name(node) for node in nodes} - {""}
         for tree in self._trees:
             nodes += [
                 node.value
@@ -59,9 +59,10 @@ class Source:
 
 def pattern_of(text: str) -> re.Pattern[str]:
     """The pattern of what a text can become; what differs at its ends does not count."""
-    return re.compile(
-        re.escape(text.removeprefix("{}").removesuffix("{}")).replace(r"\{\}", ".{1,60}?")
-    )
+    fixed = text.removeprefix("{}").removesuffix("{}")
+    # Whole words only: "on" is a text too, and is no part of "connection".
+    start, end = (r"\b" if char.isalpha() else "" for char in (fixed[:1], fixed[-1:]))
+    return re.compile(start + re.escape(fixed).replace(r"\{\}", ".{1,60}?") + end)
 
 
 def words_of(text: str) -> list[str]:
