@@ -86,7 +86,7 @@ class Target(ABC):
 
     @abstractmethod
     def query(self, sql: str) -> list[list[Any]]:
-        """Run one of README.md's queries, over what this target has stored."""
+        """Run one of the queries in docs/, over what this target has stored."""
 
     def environment(self) -> dict[str, str]:
         """What a plain pipe has to set for this target."""

@@ -43,23 +43,7 @@ def test_meltano_yml_declares_every_setting_alike() -> None:
     assert declared == forms
 
 
-def test_env_example_and_the_readme_name_every_setting_and_no_other() -> None:
+def test_env_example_names_every_setting_and_no_other() -> None:
     example = (ROOT / ".env.example").read_text(encoding="utf-8")
     variables = re.findall(r"^#? ?TAP_BALANCE_([A-Z_]+)=", example, re.MULTILINE)
     assert [name.lower() for name in variables] == setting_names()
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    table = readme.split("## Settings", 1)[1].split("\n## ", 1)[0]
-    assert re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE) == setting_names()
-    record = readme.split("## The record", 1)[1].split("\n## ", 1)[0]
-    assert re.findall(r"^\| `(\w+)` \|", record, re.MULTILINE) == list(SCHEMA["properties"])
-
-
-def test_the_readme_names_every_constant_of_the_dag_with_its_default() -> None:
-    dag = (ROOT / "orchestrate" / "dags" / "tap_balance.py").read_text(encoding="utf-8")
-    constants = dict(re.findall(r'os\.environ\.get\("(TAP_BALANCE_DAG_\w+)", "([^"]+)"\)', dag))
-    assert len(constants) == dag.count("os.environ.get(")
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    documented = re.findall(
-        r"^\| `(TAP_BALANCE_DAG_\w+)` \| `?([^|`]+?)`? \|", readme, re.MULTILINE
-    )
-    assert dict(documented) == constants

@@ -1,7 +1,8 @@
 """The same checks for every destination: is the record there, exactly and once?
 
 Each check says in a few words what is stored. EXPECTED holds these words, so that what a
-destination loses is stated, and README.md names it. The words are printed as a table at the end.
+destination loses is stated, and docs/destinations.md says the same. The words are printed as a
+table at the end.
 """
 
 from __future__ import annotations
@@ -167,8 +168,8 @@ def test_every_value_arrives(
     )
 
 
-def readme_query(label: str) -> str:
-    """The query for the latest balance of each account that README.md gives for a destination."""
+def documented_query(label: str) -> str:
+    """The query for the latest balance of each account that docs/ gives for a destination."""
     titles = {
         "postgres": "Postgres",
         "snowflake": "Snowflake",
@@ -176,9 +177,9 @@ def readme_query(label: str) -> str:
         "csv": "DuckDB over CSV",
         "pipelinewise-postgres": "PipelineWise",
     }
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    pages = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "docs").glob("*.md"))
     (query,) = re.findall(
-        rf"```sql\n-- {titles[label.split(maxsplit=1)[0]]}: .*\n([^`]*)```", readme
+        rf"```sql\n-- {titles[label.split(maxsplit=1)[0]]}: .*\n([^`]*)```", pages
     )
     return str(query)
 
@@ -214,7 +215,7 @@ def test_ten_intervals_are_ten_rows_in_any_time_zone(
     says("around DST change", f"{len({row.snapshot_at for row in rows[5:7]})} instants")
 
     ((name, snapshot_at, balance10000, balance, currency),) = destination.target.query(
-        readme_query(destination.label)
+        documented_query(destination.label)
     )
     assert (name, utc(snapshot_at), int(balance10000)) == ("main", utc("2026-11-01T09:00Z"), 123456)
     assert (Decimal(balance), currency) == (Decimal("12.3456"), None)
@@ -328,7 +329,7 @@ def test_load_methods(
 def test_without_pgoptions_postgres_shifts_instants_but_never_keys(
     postgres: embedded.Postgres, tmp_path: Path, bank: Bank, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """That is why README.md asks for PGOPTIONS, and why the key is text."""
+    """That is why docs/postgres.md asks for PGOPTIONS, and why the key is text."""
     monkeypatch.setattr(Postgres, "environment", lambda _: {})
     settings = bank.settings([Account("main")])
     with closing(Postgres(postgres)) as target:

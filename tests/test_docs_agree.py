@@ -1,0 +1,202 @@
+"""What the pages repeat agrees with its source: tables, examples, queries."""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import yaml
+from pages import PAGES, README, doc, row_cells
+from parts import ROOT
+from targets import Csv, Jsonl, Load, Postgres
+from test_destinations import EXPECTED
+
+from tap_balance.settings import SETTINGS
+from tap_balance.streams import SCHEMA, BalanceStream
+
+if TYPE_CHECKING:
+    from pages import Page
+
+PROJECT: dict[str, Any] = yaml.safe_load((ROOT / "meltano.yml").read_text(encoding="utf-8"))
+LOADERS = {plugin["name"]: plugin for plugin in PROJECT["plugins"]["loaders"]}
+ANY_LOAD = Load({}, "2026-01-31T10:00:00Z")
+
+
+def test_the_settings_table_has_every_setting_with_its_default() -> None:
+    table = {row[0].strip("`"): row[1].strip("`") for row in row_cells(README.section("Settings"))}
+    assert table.pop("base_url") == "by product"
+    declared = {name: str(one.get("default", "")) for name, one in SETTINGS["properties"].items()}
+    assert declared.pop("base_url") == ""
+    assert list(table.items()) == list(declared.items())
+
+
+def stated_type(field: str) -> str:
+    """The type of a field, as the README's table writes it."""
+    contract = SCHEMA["properties"][field]
+    if contract.get("format") == "x-singer.decimal":
+        return f"decimal ({contract['precision']}, {contract['scale']})"
+    if contract.get("format") == "date-time":
+        return "date-time, UTC"
+    kinds = contract["type"]
+    kind = kinds if isinstance(kinds, str) else " or ".join(kinds)
+    return f"{kind}, primary key" if (field,) == BalanceStream.primary_keys else str(kind)
+
+
+def test_the_records_table_has_every_field_with_its_type() -> None:
+    rows = row_cells(README.section("The record"))
+    table = [(row[0].strip("`"), row[1]) for row in rows]
+    assert table == [(field, stated_type(field)) for field in SCHEMA["properties"]]
+
+
+def test_the_table_of_the_dag_has_every_constant_with_its_default() -> None:
+    dag = (ROOT / "orchestrate" / "dags" / "tap_balance.py").read_text(encoding="utf-8")
+    constants = dict(re.findall(r'os\.environ\.get\("(TAP_BALANCE_DAG_\w+)", "([^"]+)"\)', dag))
+    assert len(constants) == dag.count("os.environ.get(")
+    rows = row_cells(doc("airflow").section("What can be set"))
+    assert {row[0].strip("`"): row[1].strip("`") for row in rows} == constants
+
+
+def test_the_architecture_page_names_every_module_and_no_other() -> None:
+    page = doc("architecture")
+    modules = {path.name for path in (ROOT / "tap_balance").glob("*.py")} - {"__init__.py"}
+    rows = row_cells(page.section("The modules of `tap_balance/`"))
+    assert sorted(row[0].strip("`") for row in rows) == sorted(modules)
+    assert set(re.findall(r"\b\w+\.py\b", page.text)) == modules
+
+
+DESTINATIONS = ["postgres", "snowflake", "jsonl", "csv", "pipelinewise-postgres"]
+WORDS = {
+    "account names": (
+        "names",
+        {"newline and tab become `\\n` and `\\t`": "newline as \\n, tab as \\t"},
+    ),
+    "no currency": ("no currency", {}),
+    "one interval loaded twice": (
+        "one interval twice",
+        {"one row, the newer": "1 row", "two lines": "2 rows", "two lines, in two files": "2 rows"},
+    ),
+    "killed half-way, run again": (
+        "killed, run again",
+        {"each row once": "each once", "what was written is there twice": "twice: 5 of 10"},
+    ),
+    "two loads at once": (
+        "two loads at once",
+        {"each row once": "each once", "twice": "twice: 3 of 3"},
+    ),
+    "a table with a column less": (
+        "table lacks a column",
+        {"column added, rows kept": "added, rows kept", "rows kept": "added, rows kept"},
+    ),
+    "`load_method: append-only`": (
+        "append-only, twice",
+        {"ignored by 0.8.1": "1 row", "a row per run": "2 rows", "its only way": "2 rows"},
+    ),
+    "`load_method: overwrite`": (
+        "overwrite",
+        {
+            "ignored by 0.8.1": "history kept",
+            "destroys the history": "history lost",
+            "its default: destroys the history": "history lost",
+        },
+    ),
+}
+"""Row of docs/destinations.md -> check of test_destinations.py, the page's words -> the check's."""
+
+
+def expected(check: str) -> list[str]:
+    found = EXPECTED[check]
+    return [found.get(destination, found.get("", "")) for destination in DESTINATIONS]
+
+
+def test_the_table_of_the_destinations_says_what_their_tests_expect() -> None:
+    rows = {
+        row[0]: [cell.replace("**", "") for cell in row[1:]]
+        for row in row_cells(doc("destinations").text)
+    }
+    types = list(rows)[:4]
+    columns = zip(*(rows.pop(label) for label in types), strict=True)
+    found = [" ".join(cell.removesuffix(", in UTC") for cell in column) for column in columns]
+    assert found == expected("types")
+    assert rows.pop("amounts, instants, any session time zone") == expected("amounts")
+    for label, cells in rows.items():
+        check, words = WORDS[label]
+        assert [words.get(cell, cell) for cell in cells] == expected(check), label
+    assert rows.keys() == WORDS.keys()
+
+
+def documented_loaders() -> list[Any]:
+    blocks = [text for page in PAGES for _, text in page.blocks if "loaders:" in text]
+    return [yaml.safe_load(block)["plugins"]["loaders"][0] for block in blocks]
+
+
+@pytest.mark.parametrize("loader", documented_loaders(), ids=lambda loader: loader["pip_url"])
+def test_a_loaders_block_configures_it_as_the_tests_do(loader: dict[str, Any]) -> None:
+    folder = Path("output")
+    postgres = Postgres.__new__(Postgres)
+    tested: dict[str, dict[str, Any]] = {
+        "meltanolabs-target-postgres": LOADERS["target-postgres"]["config"],
+        "meltanolabs-target-snowflake": LOADERS["target-snowflake"]["config"],
+        "target-jsonl": Jsonl(folder).config(ANY_LOAD),
+        "meltanolabs-target-csv": Csv(folder).config(ANY_LOAD),
+        "pipelinewise-target-postgres": {},
+    }
+    config = dict(loader["config"])
+    variant = loader["pip_url"].split("==")[0]
+    if "output" not in config.values():
+        assert config.pop("default_target_schema") == "tap_balance"
+    assert config == tested[variant]
+    if variant == "meltanolabs-target-postgres":
+        assert loader["env"] == postgres.environment() == LOADERS["target-postgres"]["env"]
+    if loader["name"] in LOADERS and not variant.startswith("pipelinewise"):
+        shipped = LOADERS[loader["name"]]
+        assert shipped["pip_url"].split(" ")[0] == loader["pip_url"]
+        assert loader["config"] | shipped["config"] == loader["config"]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_block_can_be_parsed(page: Page) -> None:
+    for language, text in page.blocks:
+        if language == "json":
+            try:
+                json.loads(text)
+            except json.JSONDecodeError:  # JSON Lines
+                assert [json.loads(line) for line in text.splitlines()][1:]
+        elif language == "yaml":
+            assert isinstance(yaml.safe_load(text), dict)
+        elif language == "python":
+            ast.parse(text)
+        else:
+            assert language in {"", "bash", "console", "mermaid", "sql"}
+
+
+def test_the_pipes_configs_are_those_of_the_tests() -> None:
+    (block,) = [text for language, text in doc("postgres").blocks if language == "json"]
+    config = json.loads(block)
+    assert config.pop("sqlalchemy_url").startswith("postgresql+psycopg://")
+    assert config.pop("default_target_schema") == "tap_balance"
+    assert config == LOADERS["target-postgres"]["config"]
+    (line,) = re.findall(r"echo '(.*)' > target.json", doc("files").text)
+    assert json.loads(line) == Jsonl(Path("output")).config(ANY_LOAD)
+
+
+def test_the_query_of_the_models_and_the_variables_are_dbts() -> None:
+    page = doc("alerts")
+    models = yaml.safe_load((ROOT / "transform/models/schema.yml").read_text(encoding="utf-8"))
+    (runway,) = [model for model in models["models"] if model["name"] == "balance_runway"]
+    columns = {column["name"] for column in runway["columns"]}
+    (query,) = [text for language, text in page.blocks if language == "sql"]
+    selected = re.search(r"SELECT (.*)\nFROM tap_balance_marts\.balance_runway\n", query)
+    assert selected
+    assert set(selected[1].split(", ")) <= columns
+    project = yaml.safe_load((ROOT / "transform/dbt_project.yml").read_text(encoding="utf-8"))
+    for name in ("critical_days", "low_days"):
+        assert f"`{name}` ({project['vars'][name]})" in page.text
+    (line,) = re.findall(r"--vars '(.*)'", page.text)
+    assert yaml.safe_load(line).keys() <= project["vars"].keys()
+    statuses = [row[0].strip("`") for row in row_cells(page.text)]
+    described = next(one for one in runway["columns"] if one["name"] == "status")["description"]
+    assert sorted(statuses) == sorted(set(re.findall(r"`([a-z]+)`", described)))

@@ -1,0 +1,154 @@
+"""docs/troubleshooting.md has every message that a user can see, and no other."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import re
+from decimal import Decimal
+
+import pytest
+from messages import Source, pattern_of, words_of
+from pages import doc, row_cells
+from parts import ROOT
+
+from tap_balance.errors import _REDIRECT, _RULES, _UNEXPECTED, api_error
+from tap_balance.settings import SETTINGS
+
+PAGE = doc("troubleshooting")
+TAP = Source(path for path in (ROOT / "tap_balance").glob("*.py") if path.name != "sandbox.py")
+DAG = Source([ROOT / "orchestrate" / "dags" / "tap_balance.py"])
+INTERNAL = {
+    "Skipping parse of env var settings...",  # the SDK's line, which is dropped
+    "the answer took too long",  # becomes "no complete answer from HOST in time"
+    "SELECT DISTINCT account FROM {} WHERE RIGHT(snapshot_id, {}) >= {}",
+}
+NAMES = {"meltano", "target", "postgres", "tap", "balance", "destination", "--config"}
+"""What the page's messages name, besides settings; no part of a message."""
+
+
+def messages(section: str) -> list[str]:
+    """The messages in the tables of a section."""
+    text = PAGE.section(section)
+    cells = [
+        row for table in re.findall(r"(?:^\|.*\n)+", text, re.MULTILINE) for row in row_cells(table)
+    ]
+    found = [re.fullmatch(r"(`+) ?(.+?) ?\1", row[0]) for row in cells]
+    assert all(found)
+    return [match[2] for match in found if match]
+
+
+REFUSED = "The API refused an account"
+OF_THE_TAP = [
+    REFUSED,
+    "The answer is not a balance",
+    "No answer came",
+    "The settings",
+    "Files and the environment",
+    "stdout, signals and defects",
+]
+OF_THE_DAG = "Airflow's tasks"
+
+
+@pytest.mark.parametrize(
+    ("source", "sections"), [(TAP, OF_THE_TAP), (DAG, [OF_THE_DAG])], ids=["tap", "DAG"]
+)
+def test_every_text_of_three_words_or_more_is_in_a_message(
+    source: Source, sections: list[str]
+) -> None:
+    listed = [message for section in sections for message in messages(section)]
+    listed += PAGE.spans  # what is appended to a message stands in the text
+    missing = [
+        text
+        for text in source.texts
+        if len(words_of(text)) > 2
+        and text not in source.next_steps | INTERNAL
+        and not any(pattern_of(text).search(message) for message in listed)
+    ]
+    assert missing == []
+
+
+def test_every_rule_for_an_answer_is_there_with_status_code_and_meaning() -> None:
+    listed = messages(REFUSED) + messages("The answer is not a balance")
+    ends = {
+        (
+            f"HTTP {status}{f', code {code}' if code else ''}",
+            f": {rule.meaning}",
+        )
+        for (status, code), rule in _RULES.items()
+    } | {("HTTP 3", f": {_REDIRECT.meaning}"), ("HTTP ", f": {_UNEXPECTED.meaning}")}
+    missing = [
+        (start, end)
+        for start, end in ends
+        if not any(line.startswith(start) and line.endswith(end) for line in listed)
+    ]
+    assert missing == []
+
+
+def answers() -> list[str]:
+    listed = messages(REFUSED) + messages("The answer is not a balance")
+    return [message for message in listed if "(MESSAGE)" in message]
+
+
+@pytest.mark.parametrize("message", answers())
+def test_an_answers_message_is_what_the_tap_says(message: str) -> None:
+    match = re.match(r"HTTP (\d+)(?:, code (\d+))? \(MESSAGE\): ", message)
+    assert match
+    code = int(match[2]) if match[2] else None
+    assert str(api_error(int(match[1]), code, "MESSAGE")) == message
+
+
+def rest_of(message: str, source: Source) -> list[str]:
+    """The words of a message that come from no text of the source, longest text first."""
+    for text in [os.strerror(errno.ENOENT), *source.texts]:
+        if words_of(text):
+            message = pattern_of(text).sub(" ", message)
+    words = re.findall(r"(?<![\w'])[a-z_]{2,}", re.sub(r"'[^']*'", "", message))
+    return [word for word in words if word not in NAMES | set(SETTINGS["properties"])]
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        *((TAP, line) for part in OF_THE_TAP for line in messages(part) if line not in answers()),
+        *((DAG, line) for line in messages(OF_THE_DAG)),
+    ],
+)
+def test_a_message_is_made_of_texts_in_the_source(source: Source, message: str) -> None:
+    assert rest_of(message, source) == []
+
+
+def system_messages() -> list[str]:
+    """What Python and the system say, and Meltano passes on."""
+    with pytest.raises(TypeError) as no_json:
+        json.dumps(Decimal(1))
+    with pytest.raises(ValueError, match="invalid literal") as no_integer:
+        int("1.5")
+    too_long = OSError(errno.E2BIG, os.strerror(errno.E2BIG))
+    return [str(no_json.value), str(no_integer.value).split(":")[0], str(too_long)]
+
+
+def meltano_messages() -> list[str]:
+    """What is Meltano's own in the messages of its section."""
+    system = "|".join(map(re.escape, system_messages()))
+    return [own for message in messages("Meltano") if (own := re.sub(system, "", message))]
+
+
+def test_the_messages_of_python_and_the_system_are_theirs() -> None:
+    assert meltano_messages() == [
+        "Extractor failed",
+        "Loader failed",
+        "Cannot start plugin tap-balance: ",
+        "pipeline is already running",
+    ]
+
+
+@pytest.mark.e2e
+@pytest.mark.usefixtures("meltano")
+def test_meltanos_messages_are_in_its_source() -> None:
+    (package,) = (ROOT / ".venvs" / "meltano" / "lib").glob("python3*/site-packages/meltano")
+    sources = [path.read_text(encoding="utf-8") for path in package.glob("**/*.py")]
+    for message in meltano_messages():
+        pattern = re.escape(message).replace(r"tap\-balance", r"\{[^}]+\}")
+        assert any(re.search(pattern, source) for source in sources), message
