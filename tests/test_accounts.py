@@ -8,7 +8,8 @@ import requests
 from tap_balance.accounts import Account, read_accounts
 from tap_balance.auth import authenticator_for
 from tap_balance.errors import SettingsError
-from tap_balance.settings import SETTINGS, check_types
+from tap_balance.settings import SETTINGS
+from tap_balance.validation import check_types
 
 KEYS = {"dev_key": "fake-key", "dev_secret": "fake-secret"}
 

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from conftest import Run
     from fault_server import Script
 
-    from tap_balance.client import Answer
+    from tap_balance.answers import Answer
     from tap_balance.fan_out import Outcome
     from tap_balance.sandbox import Sandbox
 
