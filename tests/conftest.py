@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import json
-import os
 import re
-import subprocess
-import sys
 import tempfile
 import threading
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,9 +15,10 @@ import embedded
 import pytest
 from bank import Bank
 from hypothesis import HealthCheck, settings
-from parts import NO_PROXY, REAL_SNOWFLAKE, ROOT
+from parts import REAL_SNOWFLAKE, ROOT
 from runners import Meltano
 from snowflake_target import SnowflakeServer, emulated_snowflake
+from tap_process import run_in
 from xdist.scheduler import LoadScopeScheduling
 
 from tap_balance.sandbox import Sandbox
@@ -28,8 +26,7 @@ from tap_balance.sandbox import Sandbox
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-
-NO_CA = dict.fromkeys(("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE", "SSL_CERT_DIR"), "")
+    from tap_process import Run
 
 
 settings.register_profile(
@@ -41,31 +38,6 @@ settings.register_profile(
 )
 settings.register_profile("explore", settings.get_profile("repeatable"), derandomize=False)
 settings.load_profile("repeatable")
-
-
-@dataclass(frozen=True)
-class Run:
-    """What one run of the tap left behind."""
-
-    status: int
-    stdout: str
-    stderr: str
-
-    @property
-    def messages(self) -> list[dict[str, Any]]:
-        return [json.loads(line) for line in self.stdout.splitlines()]
-
-    def of_type(self, kind: str) -> list[dict[str, Any]]:
-        return [message for message in self.messages if message["type"] == kind]
-
-    @property
-    def records(self) -> list[dict[str, Any]]:
-        return [message["record"] for message in self.of_type("RECORD")]
-
-    @property
-    def errors(self) -> list[str]:
-        lines = self.stderr.splitlines()
-        return [line.split(" | ", 3)[3] for line in lines if "| ERROR " in line]
 
 
 @dataclass
@@ -155,28 +127,7 @@ def stored(pytestconfig: pytest.Config) -> dict[tuple[str, str], str]:
 
 @pytest.fixture
 def run_tap(tmp_path: Path) -> Callable[..., Run]:
-    def run(
-        config: Mapping[str, Any] | None = None,
-        *arguments: str,
-        env: Mapping[str, str] | None = None,
-    ) -> Run:
-        command = [sys.executable, "-m", "tap_balance", *arguments]
-        if config is not None:
-            path = tmp_path / "config.json"
-            path.write_text(json.dumps(config), encoding="utf-8")
-            command += ["--config", str(path)]
-        done = subprocess.run(
-            command,
-            capture_output=True,
-            text=True,
-            encoding="utf-8",
-            timeout=60,
-            check=False,
-            env=os.environ | NO_PROXY | dict(env or {}),
-        )
-        return Run(done.returncode, done.stdout, done.stderr)
-
-    return run
+    return partial(run_in, tmp_path)
 
 
 @contextmanager
@@ -250,17 +201,3 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Spread:  # n
 def meltano() -> None:
     """The real Meltano in this repository, its plugins installed."""
     assert (ROOT / ".meltano" / "ready").exists(), "make .meltano/ready installs the plugins"
-
-
-@contextmanager
-def started(settings: dict[str, Any], folder: Path) -> Iterator[subprocess.Popen[str]]:
-    config = folder / "config.json"
-    config.write_text(json.dumps(settings))
-    with subprocess.Popen(
-        [sys.executable, "-m", "tap_balance", "--config", config],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as process:
-        yield process
-        process.kill()

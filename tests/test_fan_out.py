@@ -13,9 +13,9 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from conftest import started
 from fault_server import FaultServer, hang, http, read_request
 from faults import BODY, WHOLE
+from tap_process import started
 
 from tap_balance import progress
 from tap_balance.accounts import Account, parse_shard, read_accounts, shard_of
@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from conftest import Run
     from fault_server import Script
+    from tap_process import Run
 
     from tap_balance.answers import Answer
     from tap_balance.fan_out import Outcome

@@ -22,13 +22,13 @@ from unittest import mock
 
 import pytest
 import requests_mock
-from conftest import Run
 from documented import OTP, SMS
 from fault_server import FaultServer, http, read_request
 from faults import BODY, DEV_KEY, DEV_SECRET, GOOD, SECRETS
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from parts import NO_PROXY
+from tap_process import Run
 
 from tap_balance.process import run as run_process
 from tap_balance.settings import SETTINGS

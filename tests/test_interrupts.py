@@ -14,8 +14,8 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from conftest import started
 from fault_server import FaultServer, http
+from tap_process import started
 
 from tap_balance.sandbox import settings_of
 

@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import trustme
-from conftest import NO_CA
 from documented import SMS
+from tap_process import NO_CA
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from conftest import Run
+    from tap_process import Run
 
 pytestmark = pytest.mark.slow
 
