@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import re
+import shutil
 import tempfile
 import threading
-from contextlib import closing, contextmanager
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
@@ -13,12 +16,16 @@ from typing import TYPE_CHECKING, Any
 
 import embedded
 import pytest
+from airflow_home import Airflow
 from bank import Bank
+from deployment import Deployment
 from hypothesis import HealthCheck, settings
+from modelled import KINDS, tell
 from parts import REAL_SNOWFLAKE, ROOT
 from runners import Meltano
 from snowflake_target import SnowflakeServer, emulated_snowflake
 from tap_process import run_in
+from warehouses import warehouse_of
 from xdist.scheduler import LoadScopeScheduling
 
 from tap_balance.sandbox import Sandbox
@@ -26,6 +33,7 @@ from tap_balance.sandbox import Sandbox
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
+    from modelled import History
     from tap_process import Run
 
 
@@ -179,6 +187,62 @@ def postgres() -> Iterator[embedded.Postgres]:
         yield server
 
 
+@pytest.fixture(scope="session")
+def airflow_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Airflow's database, empty."""
+    folder = tmp_path_factory.mktemp("migrated")
+    made = Airflow(folder, {}, {}, {}).run("db", "migrate")
+    assert made.returncode == 0, made.stdout
+    return folder / "airflow.db"
+
+
+@pytest.fixture
+def airflow_folder(airflow_database: Path, tmp_path: Path) -> Path:
+    """A folder for an Airflow of its own."""
+    folder = tmp_path / "airflow"
+    folder.mkdir()
+    shutil.copy(airflow_database, folder)
+    return folder
+
+
+@pytest.fixture
+def deployment(
+    airflow_folder: Path,
+    sandbox: Sandbox,
+    postgres: embedded.Postgres,
+    request: pytest.FixtureRequest,
+) -> Iterator[Deployment]:
+    # Two runs of one day must not fall on either side of midnight.
+    left = 86_400 - time.time() % 86_400
+    if left < 90:
+        time.sleep(left)
+    database = re.sub(r"\W", "_", request.node.name)[:60]
+    made = postgres.create_database(database)
+    made.psql(f"ALTER DATABASE {database} SET timezone TO 'Asia/Shanghai'")
+    yield Deployment(airflow_folder, sandbox, made, database)
+    postgres.psql(f"DROP DATABASE {database} WITH (FORCE)")
+
+
+@pytest.fixture(scope="session")
+def modelled_histories(
+    postgres: embedded.Postgres, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[dict[str, History]]:
+    """The history in each database; the two are made at once, since dbt keeps a core busy."""
+    folders = {kind: tmp_path_factory.mktemp(kind) for kind in KINDS}
+    with ExitStack() as stack, ThreadPoolExecutor() as pool:
+        warehouses = {
+            kind: stack.enter_context(warehouse_of(kind, postgres, folder))
+            for kind, folder in folders.items()
+        }
+        told = pool.map(tell, KINDS, warehouses.values(), folders.values())
+        yield dict(zip(KINDS, told, strict=True))
+
+
+@pytest.fixture(params=KINDS)
+def history(request: pytest.FixtureRequest, modelled_histories: dict[str, History]) -> History:
+    return modelled_histories[request.param]
+
+
 class Spread(LoadScopeScheduling):
     """How pytest-xdist spreads the tests over its processes.
 
@@ -188,7 +252,7 @@ class Spread(LoadScopeScheduling):
     """
 
     def _split_scope(self, nodeid: str) -> str:
-        together = re.search(r"test_(airflow|demo|transform)\.py", nodeid)
+        together = re.search(r"test_(airflow|demo|transform)\w*\.py", nodeid)
         return together[1].replace("demo", "airflow") if together else nodeid
 
 

@@ -1,4 +1,4 @@
-"""`make demo`, as a process."""
+"""`make demo` and `make demo-airflow`, as processes."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ import time
 from pathlib import Path
 
 import pytest
+from deployment import processes_with, secrets_below
+from parts import ROOT
 from runners import demo
 
-ROOT = Path(__file__).resolve().parent.parent
 pytestmark = [pytest.mark.e2e, pytest.mark.usefixtures("meltano")]
 
 
@@ -58,3 +59,39 @@ def test_an_interrupted_demo_stops_what_it_started(signum: signal.Signals, statu
         process.communicate(timeout=60)
     assert process.returncode == status
     assert _servers() == []
+
+
+DEMO_HOME = ROOT / "demo-output" / "airflow"
+OF_THE_DEMO = f"TAP_BALANCE_DAG_PROJECT={ROOT}"
+
+
+def test_the_demo_shows_a_scheduled_run_and_its_rows_and_leaves_nothing_running() -> None:
+    with demo("airflow_demo.py") as process:
+        stdout, stderr = process.communicate(timeout=240)
+    assert process.returncode == 0, stdout + stderr
+    assert stderr == ""
+    for task in ("shards               ", "load             1/2 ", "load             2/2 "):
+        assert f"  {task} success" in stdout
+    for task in ("check_freshness", "build", "alert"):
+        assert re.search(rf"{task} +success \(try 1\)", stdout)
+    for name in ("main", "marketing", "otp"):
+        assert re.search(rf"^ {name}@\d{{4}}-\d\d-\d\dT\d\d:\d\d:00Z ", stdout, re.MULTILINE)
+    logs = {path.parent.name for path in (DEMO_HOME / "logs").rglob("attempt=1.log")}
+    assert {"map_index=0", "map_index=1", "task_id=check_freshness"} <= logs
+    assert secrets_below(DEMO_HOME) == []
+    assert processes_with(OF_THE_DEMO, DEMO_HOME) == []
+
+
+def test_an_interrupted_demo_ends_airflow_and_what_it_runs() -> None:
+    with demo("airflow_demo.py") as process:
+        assert process.stdout is not None
+        while not process.stdout.readline().startswith("Starting Airflow"):
+            assert process.poll() is None
+        deadline = time.monotonic() + 60
+        while not any("--state-id-suffix" in line for line in processes_with(OF_THE_DEMO)):
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert processes_with(OF_THE_DEMO, DEMO_HOME) == []
