@@ -5,10 +5,9 @@ from __future__ import annotations
 import re
 import shutil
 import tempfile
-import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
@@ -17,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import embedded
 import pytest
 from airflow_home import Airflow
-from bank import Bank
+from bank import Bank, serving
 from deployment import Deployment
 from hypothesis import HealthCheck, settings
 from modelled import KINDS, tell
@@ -136,15 +135,6 @@ def stored(pytestconfig: pytest.Config) -> dict[tuple[str, str], str]:
 @pytest.fixture
 def run_tap(tmp_path: Path) -> Callable[..., Run]:
     return partial(run_in, tmp_path)
-
-
-@contextmanager
-def serving(server: Sandbox) -> Iterator[None]:
-    thread = threading.Thread(target=server.serve_forever, args=(0.05,))
-    thread.start()
-    yield
-    server.shutdown()
-    thread.join()
 
 
 @pytest.fixture(scope="session")

@@ -5,20 +5,20 @@ from __future__ import annotations
 import json
 import re
 import zipfile
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import yaml
 from hatchling.build import build_wheel
+from parts import ROOT
 
 from tap_balance.settings import SETTINGS
 from tap_balance.streams import SCHEMA
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
 # Meltano has a kind for fractions and fails on it; see the comment in meltano.yml.
 KINDS = {"string": "string", "integer": "integer", "number": "integer", "array": "array"}
 
