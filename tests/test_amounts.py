@@ -1,3 +1,5 @@
+"""Amounts: what is one in either product's body, what is none, and how it is written."""
+
 from __future__ import annotations
 
 import json
