@@ -8,182 +8,29 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import signal
 import socket
 import statistics
 import subprocess
-import sys
 import tempfile
 import time
-import urllib.request
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from contextlib import ExitStack
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+from measuring import ROOT, VENV, VENVS, in_turn, ratio, run, serving, write_config
+from results import Report
+from through_meltano import through_meltano
 
-ROOT = Path(__file__).resolve().parent.parent
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from measuring import Sample
+
 CONTESTANTS = ROOT / "benchmarks" / "contestants"
-VENV = ROOT / ".venv" / "bin"
-VENVS = ROOT / ".venvs"
 LATENCY = 0.05
 IMPORTS = "import singer_sdk, pendulum, tenacity"
-
-
-@dataclass(frozen=True)
-class Sample:
-    """One run of one contestant."""
-
-    status: int
-    wall: float
-    cpu: float
-    peak: float
-    """MiB"""
-    requests: int
-    connections: int
-    state: int
-    """Bytes of the last STATE line."""
-    schemas: int
-    stderr: int
-
-
-@dataclass
-class Server:
-    """The API, as a process."""
-
-    url: str
-    ca: Path | None
-
-    def counters(self) -> dict[str, int]:
-        # A new connection each time, so that the count of the others is right.
-        context = None
-        if self.ca:
-            import ssl  # noqa: PLC0415
-
-            context = ssl.create_default_context(cafile=str(self.ca))
-        with urllib.request.urlopen(f"{self.url}/counters", context=context) as answer:
-            counted: dict[str, int] = json.load(answer)
-            return counted
-
-
-@contextmanager
-def serving(folder: Path, *options: str, tls: bool = False) -> Iterator[Server]:
-    ca = folder / "ca.pem" if tls else None
-    command: list[str | Path] = [VENV / "python", ROOT / "benchmarks" / "server.py", *options]
-    if ca:
-        command += ["--tls", str(ca)]
-    with subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as process:
-        assert process.stdin is not None
-        assert process.stdout is not None
-        yield Server(process.stdout.readline().strip(), ca)
-        process.stdin.close()
-
-
-def write_config(folder: Path, url: str, count: int, **more: object) -> Path:
-    path = folder / "config.json"
-    entries = [
-        {"account": f"a{number}", "dev_key": f"key-{number}", "dev_secret": "fake-secret"}
-        for number in range(count)
-    ]
-    path.write_text(json.dumps({"base_url": url, "accounts": entries, **more}), encoding="utf-8")
-    return path
-
-
-def run(
-    command: Sequence[object], server: Server | None = None, env: Mapping[str, str] | None = None
-) -> Sample:
-    """Run a contestant to its end and measure it."""
-    if server:
-        server.counters()
-    proxies = {"HTTP_PROXY": "", "HTTPS_PROXY": "", "ALL_PROXY": "", "NO_PROXY": "*"}
-    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
-        began = time.perf_counter()
-        process = subprocess.Popen(
-            [str(part) for part in command],
-            stdout=out,
-            stderr=err,
-            env=os.environ | proxies | dict(env or {}),
-        )
-        _, status, usage = os.wait4(process.pid, 0)
-        wall = time.perf_counter() - began
-        process.returncode = os.waitstatus_to_exitcode(status)
-        out.seek(0)
-        lines = out.read().splitlines()
-        size = err.tell()
-        if process.returncode:
-            err.seek(0)
-            sys.stderr.write(err.read()[-1000:].decode(errors="replace"))
-    states = [line for line in lines if line.startswith(b'{"type":"STATE"')]
-    counted = server.counters() if server else {"requests": 0, "connections": 0}
-    return Sample(
-        status=process.returncode,
-        wall=wall,
-        cpu=usage.ru_utime + usage.ru_stime,
-        peak=usage.ru_maxrss / 1024,
-        requests=counted["requests"],
-        connections=counted["connections"],
-        state=len(states[-1]) if states else 0,
-        schemas=sum(line.startswith(b'{"type":"SCHEMA"') for line in lines),
-        stderr=size,
-    )
-
-
-@dataclass
-class Report:
-    """What is printed and written in the end."""
-
-    goals: list[tuple[str, str, str, bool]] = field(default_factory=list)
-    tables: list[str] = field(default_factory=list)
-
-    def goal(self, measure: str, goal: str, got: str, *, met: bool) -> None:
-        self.goals.append((measure, goal, got, met))
-        print(f"{'  ok  ' if met else 'MISSED'} {measure}: {got} (goal: {goal})", flush=True)
-
-    def at_most(self, measure: str, limit: float, got: float, unit: str = "") -> None:
-        self.goal(measure, f"at most {limit:g}{unit}", f"{got:.2f}{unit}", met=got <= limit)
-
-    def table(self, title: str, samples: Mapping[str, Sequence[Sample]]) -> None:
-        rows = [
-            f"### {title}",
-            "",
-            "| contestant | wall, s | CPU, s | peak, MiB | requests | connections | STATE, bytes |",
-            "|---|---|---|---|---|---|---|",
-        ]
-        for name, taken in samples.items():
-
-            def median(what: str, taken: Sequence[Sample] = taken) -> float:
-                return float(statistics.median(getattr(sample, what) for sample in taken))
-
-            rows.append(
-                f"| {name} | {median('wall'):.2f} | {median('cpu'):.2f} | {median('peak'):.0f} "
-                f"| {median('requests'):.0f} | {median('connections'):.0f} "
-                f"| {median('state'):.0f} |"
-            )
-        self.tables.append("\n".join([*rows, ""]))
-
-
-def in_turn(
-    rounds: int, contestants: Mapping[str, Callable[[], Sample]]
-) -> dict[str, list[Sample]]:
-    """Run all contestants one after the other, so many times."""
-    taken: dict[str, list[Sample]] = {name: [] for name in contestants}
-    for _ in range(rounds):
-        for name, measure in contestants.items():
-            taken[name].append(measure())
-    return taken
-
-
-def ratio(taken: Mapping[str, Sequence[Sample]], one: str, other: str, what: str = "wall") -> float:
-    pairs = zip(taken[one], taken[other], strict=True)
-    return float(statistics.median(getattr(a, what) / getattr(b, what) for a, b in pairs))
 
 
 def peers(folder: Path, config: Path) -> dict[str, list[object]]:
@@ -402,99 +249,6 @@ def ended(report: Report, folder: Path, quick: bool) -> None:  # noqa: FBT001
     report.at_most("requests after SIGTERM", 64, max(more))
 
 
-def peak_of_tree(pid: int) -> dict[str, float]:
-    """Peak memory, MiB, of each process below `pid` that is alive now, by its command."""
-    found: dict[str, float] = {}
-    parents: dict[int, int] = {}
-    status: dict[int, dict[str, str]] = {}
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                text = (entry / "status").read_text()
-                command = (entry / "cmdline").read_bytes().split(b"\0")
-            except OSError:
-                continue
-            pairs = dict(line.split(":\t", 1) for line in text.splitlines() if ":\t" in line)
-            names = [Path(os.fsdecode(part)).name for part in command[:2]]
-            pairs["what"] = next((n for n in names if not n.startswith("python")), names[0])
-            status[int(entry.name)] = pairs
-            parents[int(entry.name)] = int(pairs["PPid"])
-    for child, pairs in status.items():
-        above = child
-        while above not in {pid, 0, 1}:
-            above = parents.get(above, 0)
-        if above == pid and "VmHWM" in pairs:
-            peak = int(pairs["VmHWM"].split()[0]) / 1024
-            found[pairs["what"]] = max(found.get(pairs["what"], 0), peak)
-    return found
-
-
-def through_meltano(report: Report, folder: Path, quick: bool) -> None:  # noqa: FBT001
-    sys.path.insert(0, str(ROOT / "demo"))
-    import embedded  # noqa: PLC0415
-
-    count = 2000 if quick else 10_000
-    path = folder / "accounts.jsonl"
-    entry = {"dev_key": "key", "dev_secret": "fake-secret"}
-    path.write_text("".join(json.dumps({"account": f"a{n}", **entry}) + "\n" for n in range(count)))
-    meltano = VENVS / "meltano" / "bin" / "meltano"
-    env = os.environ | {
-        "MELTANO_CLI_DISABLE_VERSION_CHECK": "1", "HTTP_PROXY": "", "HTTPS_PROXY": "",
-    }  # fmt: skip
-    subprocess.run([meltano, "install"], cwd=ROOT, env=env, check=True, capture_output=True)
-    with serving(folder) as server, embedded.postgres(folder / "data") as postgres:
-        env |= {
-            "TAP_BALANCE_ACCOUNTS_FILE": str(path),
-            "TAP_BALANCE_BASE_URL": server.url,
-            "TARGET_POSTGRES_SQLALCHEMY_URL": postgres.uri.replace("://", "+psycopg://", 1),
-        }
-        began = time.perf_counter()
-        peaks: dict[str, float] = {}
-        with subprocess.Popen(
-            [meltano, "--environment=prod", "run", "--full-refresh", "tap-balance",
-             "target-postgres"],
-            cwd=ROOT, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-        ) as process:  # fmt: skip
-            while process.poll() is None:
-                for what, peak in peak_of_tree(process.pid).items():
-                    peaks[what] = max(peaks.get(what, 0), peak)
-                time.sleep(0.1)
-        wall = time.perf_counter() - began
-        rows = postgres.psql("SELECT count(*) FROM tap_balance.balance")
-    works = process.returncode == 0 and str(count) in rows
-    memory = ", ".join(f"{what} {peak:.0f} MiB" for what, peak in sorted(peaks.items()))
-    report.goal(
-        f"{count} accounts through `meltano run` into Postgres", "works",
-        f"{wall:.1f} s; peak memory: {memory}", met=works,
-    )  # fmt: skip
-
-
-NOT_COMPARABLE = """\
-- The contestants do not do the same. The tap checks amounts, keeps a deadline for each answer, and
-  writes a schema, exact decimals and a state; bare aiohttp does nothing but requests and prints the
-  bodies. The stock tap writes three integers, and a state for each partition.
-- "The imports" take the interpreter apart in the end, as Python does; the tap ends without that.
-- dlt also normalizes and loads into files; airbyte-cdk is run without a destination.
-- tap-rest-api-msdk pins an old SDK and knows one set of credentials, so it is measured with one
-  account only.
-- The stock tap is run once per table, since it takes most of the time; its ratio is not paired.
-- The server is on the same machine and takes its share of the cores.
-"""
-
-
-def versions() -> str:
-    lines = [f"- Python {platform.python_version()}, {os.cpu_count()} cores"]
-    lines += [f"- {name} {version(name)}" for name in ("tap-balance", "singer-sdk", "requests")]
-    for lock, package in (
-        ("aiohttp", "aiohttp"), ("dlt", "dlt"), ("airbyte", "airbyte-cdk"),
-        ("rest-msdk", "tap-rest-api-msdk"),
-    ):  # fmt: skip
-        text = (ROOT / "requirements" / f"bench-{lock}.txt").read_text(encoding="utf-8")
-        pin = next(line for line in text.splitlines() if line.startswith(f"{package}=="))
-        lines.append(f"- {package} {pin.split('==')[1].split()[0]}")
-    return "\n".join(lines)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="smaller, and RESULTS.md stays")
@@ -514,21 +268,7 @@ def main() -> None:
     print("\n" + "\n".join(report.tables))
     # A run of everything, in full, is what RESULTS.md holds.
     if not options.quick and not options.only:
-        goals = "\n".join(
-            f"| {measure} | {goal} | {got} | {'yes' if met else '**no**'} |"
-            for measure, goal, got, met in report.goals
-        )
-        (ROOT / "benchmarks" / "RESULTS.md").write_text(
-            f"# Results\n\nWritten by `make bench`; {bench_says()}\n\n{versions()}\n\n"
-            f"## Goals\n\n| measure | goal | measured | met |\n|---|---|---|---|\n{goals}\n\n"
-            f"## Figures\n\nMedians.\n\n" + "\n".join(report.tables)
-            + f"\n## What is not comparable\n\n{NOT_COMPARABLE}",
-            encoding="utf-8",
-        )  # fmt: skip
-
-
-def bench_says() -> str:
-    return "ratios are medians of the ratios within turns of one run. Run it on your own machine."
+        report.write()
 
 
 if __name__ == "__main__":

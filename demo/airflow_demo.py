@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from airflow_home import Airflow
 
-from demo import OUTPUT, say, servers, step
+from demo import OUTPUT, say, servers, start, step, table_of
 from tap_balance.sandbox import settings_of
 
 if TYPE_CHECKING:
@@ -100,17 +100,8 @@ def show(airflow: Airflow, database: embedded.Postgres, run: str) -> None:
     ):
         say(f"  {task:16} {shard:4} {state} (try {tries})")
     say("\nThe rows:\n")
-    say(
-        database.psql(
-            "SELECT snapshot_id, product, currency, balance10000, balance, gift_balance, "
-            "total_balance FROM tap_balance.balance ORDER BY snapshot_at, account"
-        )
-    )
+    say(table_of(database))
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except KeyboardInterrupt:
-        say("\nInterrupted; everything that was started is stopped.")
-        sys.exit(130)
+    start(main)

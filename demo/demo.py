@@ -26,7 +26,7 @@ import embedded
 from tap_balance.sandbox import Sandbox
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 ROOT = Path(__file__).resolve().parent.parent
 OUTPUT = ROOT / "demo-output"
@@ -141,12 +141,7 @@ def show(database: embedded.Postgres) -> None:
         )
     )
     say("The rows (three accounts, two intervals; the amounts of one run are of one moment):\n")
-    say(
-        database.psql(
-            "SELECT snapshot_id, product, currency, balance10000, balance, gift_balance, "
-            "total_balance FROM tap_balance.balance ORDER BY snapshot_at, account"
-        )
-    )
+    say(table_of(database))
     rows = database.psql(
         "SELECT * FROM tap_balance.balance ORDER BY snapshot_at, account", options=("--csv",)
     )
@@ -155,6 +150,14 @@ def show(database: embedded.Postgres) -> None:
     expected = 6
     if found != expected:
         sys.exit(f"There are {found} rows instead of {expected}; this is a defect.")
+
+
+def table_of(database: embedded.Postgres) -> str:
+    """The rows that were loaded, as Postgres prints them."""
+    return database.psql(
+        "SELECT snapshot_id, product, currency, balance10000, balance, gift_balance, "
+        "total_balance FROM tap_balance.balance ORDER BY snapshot_at, account"
+    )
 
 
 def announce(pipeline: Pipeline, database: embedded.Postgres) -> None:
@@ -235,13 +238,18 @@ def say(text: str) -> None:
     print(text, flush=True)
 
 
+def start(demo: Callable[[], None]) -> None:
+    """Run a demo, which Ctrl-C ends without a traceback."""
+    try:
+        demo()
+    except KeyboardInterrupt:
+        say("\nInterrupted; everything that was started is stopped.")
+        sys.exit(130)
+
+
 def _end(signum: int, _frame: object) -> NoReturn:
     sys.exit(128 + signum)
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except KeyboardInterrupt:
-        say("\nInterrupted; everything that was started is stopped.")
-        sys.exit(130)
+    start(main)

@@ -92,7 +92,7 @@ def read_accounts(
     """Read the accounts of a run, in the settings' order.
 
     Args:
-        config: Settings whose types are right (`tap_balance.settings.check_types`).
+        config: Settings whose types are right (`tap_balance.validation.check_types`).
         from_file: The accounts that `accounts_file` names, each with the prefix to name it.
 
     Raises:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from tap_balance import strict_json
 from tap_balance.errors import SettingsError
-from tap_balance.settings import check_entries
+from tap_balance.validation import check_entries
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

@@ -1,56 +1,38 @@
-"""One GET for one account, with its time limits and retries."""
+"""How an account is asked: one GET, with its time limits, waits and retries."""
 
 from __future__ import annotations
 
-import datetime as dt
-import email.utils
-import socket
-import ssl
 import time
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import pendulum
 import requests
 import tenacity
 from requests.utils import get_environ_proxies
-from urllib3.exceptions import HTTPError, NewConnectionError
+from urllib3.exceptions import HTTPError
 
-from tap_balance import amounts, transport
+from tap_balance import transport
 from tap_balance.accounts import is_loopback
-from tap_balance.auth import authenticator_for, secrets_of
-from tap_balance.errors import TOO_MANY, AccountError, RetriableError, api_error, safe_text
+from tap_balance.answers import Answer, judge, not_a_balance, read_retry_after
+from tap_balance.auth import authenticator_for
+from tap_balance.errors import TOO_MANY, AccountError, RetriableError
+from tap_balance.failures import connection_error, host_down
 from tap_balance.hosts import Host
 
 if TYPE_CHECKING:
     import logging
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Sequence
 
-    from tap_balance.accounts import Account, Product
+    from tap_balance.accounts import Account
     from tap_balance.shutdown import Shutdown
 
-CONNECT_TIMEOUT = 10.0
+_CONNECT_TIMEOUT = 10.0
 """Seconds for a connection at most."""
 
 # Half a second, one, two, ... and a random half, so that many accounts do not come back at once.
 _BACKOFF = tenacity.wait_exponential(multiplier=0.5, max=30) + tenacity.wait_random(0, 0.5)
-_READERS: Mapping[Product, Callable[[Any], amounts.Amounts]] = {
-    "sms": amounts.read_sms,
-    "otp": amounts.read_otp,
-}
-
-
-class Answer(NamedTuple):
-    """What the API said about one account.
-
-    Attributes:
-        amounts: The exact amounts.
-        observed_at: When the answer had arrived, UTC.
-    """
-
-    amounts: amounts.Amounts
-    observed_at: pendulum.DateTime
 
 
 class BalanceClient:
@@ -126,7 +108,7 @@ class BalanceClient:
         """
         host = self._hosts[account.url]
         if host.down.is_set():
-            raise _down(account)
+            raise host_down(account)
         start = time.monotonic()
         tries = 0
         # A copy, because the original counts its tries in one place for all threads.
@@ -183,7 +165,7 @@ class BalanceClient:
             with transport.deadline(seconds):
                 response = self._session.send(
                     request,
-                    timeout=(min(CONNECT_TIMEOUT, seconds), seconds),
+                    timeout=(min(_CONNECT_TIMEOUT, seconds), seconds),
                     proxies=self._proxies[account.url],
                     allow_redirects=False,
                     stream=True,
@@ -192,94 +174,16 @@ class BalanceClient:
                 body = transport.read_body(response)
         except transport.BodyTooLargeError:
             msg = f"longer than {transport.LARGEST_BODY} bytes"
-            raise _not_a_balance(msg) from None
+            raise not_a_balance(msg) from None
         except (requests.RequestException, HTTPError, ValueError) as error:
             # `requests` lets some of urllib3's errors through, and urllib3 the ValueErrors of
             # http.client, such as that about a chunk of negative size. Not `from error`: their
             # texts may repeat what a proxy or a server said, whatever that was.
-            raise _connection_error(error, account, silent=response is None) from None
+            raise connection_error(error, account, silent=response is None) from None
         observed_at = pendulum.now("UTC")
-        if response.status_code == requests.codes.too_many and (wait := _retry_after(response)):
+        if response.status_code == requests.codes.too_many and (wait := read_retry_after(response)):
             host.hold(wait)
-        return Answer(_judge(response, body, account), observed_at)
-
-
-def _judge(response: requests.Response, body: bytes, account: Account) -> amounts.Amounts:
-    """Decide what an answer is: a balance, or which error.
-
-    Raises:
-        AccountError: It is not a balance.
-    """
-    status = response.status_code
-    if status != requests.codes.ok:
-        code, message = _api_code(body, account)
-        raise api_error(status, code, message, _retry_after(response))
-    try:
-        return _amounts_in(body, account.product)
-    except amounts.NotJSONError:
-        happened = f"HTTP 200 with a body that is not JSON ({len(body)} bytes)"
-        next_step = (
-            "Something between here and the API may have answered (a proxy, a log-in page); "
-            "check base_url."
-        )
-        raise RetriableError(happened, next_step) from None
-    except amounts.WrongShapeError as error:
-        code, message = _api_code(body, account)
-        if code is not None:
-            raise api_error(status, code, message) from None
-        raise _not_a_balance(str(error)) from None
-
-
-def _amounts_in(body: bytes, product: Product) -> amounts.Amounts:
-    document = amounts.parse_body(body)
-    if isinstance(document, dict) and document.get("code", 0) != 0:
-        # Some servers fill the other fields of an error with zeros, which are no balance.
-        msg = "it has an error code"
-        raise amounts.WrongShapeError(msg)
-    return _READERS[product](document)
-
-
-def _not_a_balance(reason: str) -> AccountError:
-    return AccountError(
-        f"HTTP 200, but not a balance: {reason}",
-        "No record is written. Check base_url and product of this account; "
-        "if they are right, report it to the tap's maintainers.",
-    )
-
-
-def _api_code(body: bytes, account: Account) -> tuple[int | None, str | None]:
-    """Read the API's error envelope, `{"code": <int>, "message": <string>}`, if it is one."""
-    try:
-        envelope = amounts.parse_body(body)
-    except ValueError:
-        return None, None
-    if not isinstance(envelope, dict):
-        return None, None
-    code, message = envelope.get("code"), envelope.get("message")
-    return (
-        code if isinstance(code, int) and not isinstance(code, bool) else None,
-        safe_text(message, secrets_of(account)) if isinstance(message, str) else None,
-    )
-
-
-def _retry_after(response: requests.Response) -> float | None:
-    """Read `Retry-After` (RFC 9110, section 10.2.3): whole seconds, or an HTTP date.
-
-    Returns:
-        Seconds from now, or None if there is nothing usable or the moment has passed.
-    """
-    text = response.headers.get("Retry-After", "").strip()
-    if text.isascii() and text.isdigit():
-        seconds = float(text[:12])
-    else:
-        try:
-            moment = email.utils.parsedate_to_datetime(text)
-        except (ValueError, TypeError, IndexError, OverflowError):
-            return None
-        if moment.tzinfo is None:
-            moment = moment.replace(tzinfo=dt.timezone.utc)
-        seconds = (moment - dt.datetime.now(dt.timezone.utc)).total_seconds()
-    return seconds if seconds > 0 else None
+        return Answer(judge(response, body, account), observed_at)
 
 
 def _wait(state: tenacity.RetryCallState) -> float:
@@ -293,75 +197,3 @@ def _proxies_for(url: str) -> dict[str, str]:
     """Take the proxies for a URL from the environment; loopback is never behind one."""
     host = urlsplit(url).hostname or ""
     return {} if is_loopback(host) else get_environ_proxies(url)
-
-
-def _causes(error: BaseException) -> Iterator[BaseException]:
-    """Walk from an error down to what the operating system said."""
-    seen: set[int] = set()
-    todo: list[Any] = [error]
-    while todo:
-        current = todo.pop(0)
-        if not isinstance(current, BaseException) or id(current) in seen:
-            continue
-        seen.add(id(current))
-        yield current
-        todo += [getattr(current, "reason", None), current.__cause__, current.__context__]
-        todo += current.args
-
-
-# Looked up in this order: the first kind that is among the causes names the failure.
-_FAILURES: tuple[tuple[type[BaseException], str], ...] = (
-    (requests.exceptions.ProxyError, "the proxy did not connect to {host}"),
-    (socket.gaierror, "unknown host {host}"),
-    (requests.ConnectTimeout, "no connection to {host} in time"),
-    (requests.ReadTimeout, "no complete answer from {host} in time"),
-    (TimeoutError, "no complete answer from {host} in time"),
-    (ConnectionRefusedError, "{host} refused the connection"),
-    (ssl.SSLError, "no TLS connection to {host}"),
-    (requests.exceptions.ContentDecodingError, "the answer of {host} is compressed wrongly"),
-    (requests.exceptions.InvalidHeader, "the answer of {host} is not proper HTTP"),
-    (NewConnectionError, "no connection to {host}"),
-    (BaseException, "the connection to {host} broke before the answer was complete"),
-)
-
-
-_CHECK_NETWORK = (
-    "Check the network from this machine, base_url, and HTTPS_PROXY and NO_PROXY if there is a "
-    "proxy."
-)
-_UNASKABLE = (
-    requests.exceptions.InvalidSchema,
-    requests.exceptions.InvalidURL,  # InvalidProxyURL is one
-    requests.exceptions.MissingSchema,
-)
-
-
-def _connection_error(error: Exception, account: Account, *, silent: bool) -> AccountError:
-    """Say in a few words why no answer came; the libraries' own texts run over many lines."""
-    host = urlsplit(account.url).netloc
-    causes = list(_causes(error))
-    for cause in causes:
-        if isinstance(cause, ssl.SSLCertVerificationError):
-            reason = safe_text(cause.verify_message, secrets_of(account))
-            return AccountError(
-                f"the certificate of {host} is not trusted ({reason})",
-                "If your network has a CA of its own, name its file in REQUESTS_CA_BUNDLE; "
-                "else check base_url.",
-            )
-    if isinstance(error, _UNASKABLE):
-        return AccountError(
-            f"{host} cannot be asked ({type(error).__name__})",
-            "Check base_url, and HTTPS_PROXY and ALL_PROXY in the environment.",
-        )
-    happened = next(
-        text for kind, text in _FAILURES if any(isinstance(cause, kind) for cause in causes)
-    )
-    return RetriableError(happened.format(host=host), _CHECK_NETWORK, silent=silent)
-
-
-def _down(account: Account) -> AccountError:
-    host = urlsplit(account.url).netloc
-    return AccountError(
-        f"{host} answered no other account in all its tries, so it was not asked for this one",
-        _CHECK_NETWORK,
-    )

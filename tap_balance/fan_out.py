@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from concurrent.futures import Future
 
     from tap_balance.accounts import Account
-    from tap_balance.client import Answer
+    from tap_balance.answers import Answer
     from tap_balance.progress import Progress
     from tap_balance.shutdown import Shutdown
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 _ALWAYS = ("snapshot_id", "snapshot_at")
+_NOT_A_CATALOG = "--catalog: the file is not a Singer catalog; make one with --discover"
 
 
 def read_config(path: str) -> dict[str, Any]:
@@ -57,8 +58,7 @@ def read_catalog(file: IO[str]) -> dict[str, Any]:
     except (ValueError, RecursionError):
         catalog = None
     if not isinstance(catalog, dict):
-        msg = "--catalog: the file is not a Singer catalog; make one with --discover"
-        raise SettingsError(msg)
+        raise SettingsError(_NOT_A_CATALOG)
     return catalog
 
 
@@ -86,8 +86,7 @@ def complete_catalog(catalog: Catalog | Mapping[str, Any]) -> Catalog:
             entry.metadata[breadcrumb].inclusion = Metadata.InclusionType.AUTOMATIC
         entry.schema.properties = properties
     except (AttributeError, KeyError, TypeError, ValueError):
-        msg = "--catalog: the file is not a Singer catalog; make one with --discover"
-        raise SettingsError(msg) from None
+        raise SettingsError(_NOT_A_CATALOG) from None
     return catalog
 
 

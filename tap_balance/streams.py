@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from singer_sdk.singerlib import Catalog, SchemaMessage
 
     from tap_balance.accounts import Account
-    from tap_balance.client import Answer
+    from tap_balance.answers import Answer
     from tap_balance.snapshots import Snapshot
     from tap_balance.tap import TapBalance
 
@@ -29,8 +29,6 @@ SCHEMA: dict[str, Any] = json.loads(
 )
 """The contract: field by field with description, unit and source."""
 
-_KEY = "snapshot_id"
-_REPLICATION_KEY = "snapshot_at"
 _DECIMAL_KEYWORDS = ("precision", "scale")
 
 
@@ -43,8 +41,8 @@ class BalanceStream(Stream):
     """
 
     name = "balance"
-    primary_keys: ClassVar[tuple[str, ...]] = (_KEY,)
-    replication_key = _REPLICATION_KEY
+    primary_keys: ClassVar[tuple[str, ...]] = ("snapshot_id",)
+    replication_key = "snapshot_at"
     # All records of a run carry the same snapshot_at. A state ahead of the clock is no reason to
     # lose this run's records, so the order is not compared with it.
     is_sorted = True

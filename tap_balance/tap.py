@@ -20,14 +20,16 @@ from tap_balance.accounts import read_accounts
 from tap_balance.accounts_file import read_accounts_file
 from tap_balance.amounts import exact_decimal
 from tap_balance.client import BalanceClient
+from tap_balance.environment import read_environment
 from tap_balance.errors import AccountError, AccountsFailedError, RunEndedError, SettingsError
 from tap_balance.fan_out import fetch_all
 from tap_balance.files import complete_catalog, read_catalog, read_config, read_state
 from tap_balance.progress import Progress
-from tap_balance.settings import SETTINGS, check_types, read_environment, with_defaults
+from tap_balance.settings import SETTINGS
 from tap_balance.shutdown import Shutdown
 from tap_balance.snapshots import parse_interval, snapshot_of
 from tap_balance.streams import BalanceStream
+from tap_balance.validation import check_types, with_defaults
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

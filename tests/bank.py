@@ -11,6 +11,7 @@ from tap_balance.sandbox import ERRORS, SECRET, Sandbox, authenticate, dev_key, 
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+    from socketserver import BaseServer
 
 
 @dataclass(frozen=True)
@@ -81,3 +82,15 @@ class Bank(Sandbox):
             return status, {"code": code, "message": message}
         body_of = sms_body if account.product == "sms" else otp_body
         return 200, body_of(account.balance10000, account.gift_balance10000)
+
+
+@contextmanager
+def serving(server: BaseServer) -> Iterator[None]:
+    """Let a server answer in a thread of its own."""
+    thread = threading.Thread(target=server.serve_forever, args=(0.05,))
+    thread.start()
+    try:
+        yield
+    finally:
+        server.shutdown()
+        thread.join()

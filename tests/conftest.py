@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
-import json
-import os
 import re
-import subprocess
-import sys
+import shutil
 import tempfile
-import threading
-from contextlib import closing, contextmanager
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import embedded
 import pytest
-from bank import Bank
+from airflow_home import Airflow
+from bank import Bank, serving
+from deployment import Deployment
 from hypothesis import HealthCheck, settings
-from parts import NO_PROXY, REAL_SNOWFLAKE, ROOT
+from modelled import KINDS, tell
+from parts import REAL_SNOWFLAKE, ROOT
 from runners import Meltano
 from snowflake_target import SnowflakeServer, emulated_snowflake
+from tap_process import run_in
+from warehouses import warehouse_of
 from xdist.scheduler import LoadScopeScheduling
 
 from tap_balance.sandbox import Sandbox
@@ -28,8 +32,8 @@ from tap_balance.sandbox import Sandbox
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-
-NO_CA = dict.fromkeys(("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE", "SSL_CERT_DIR"), "")
+    from modelled import History
+    from tap_process import Run
 
 
 settings.register_profile(
@@ -41,31 +45,6 @@ settings.register_profile(
 )
 settings.register_profile("explore", settings.get_profile("repeatable"), derandomize=False)
 settings.load_profile("repeatable")
-
-
-@dataclass(frozen=True)
-class Run:
-    """What one run of the tap left behind."""
-
-    status: int
-    stdout: str
-    stderr: str
-
-    @property
-    def messages(self) -> list[dict[str, Any]]:
-        return [json.loads(line) for line in self.stdout.splitlines()]
-
-    def of_type(self, kind: str) -> list[dict[str, Any]]:
-        return [message for message in self.messages if message["type"] == kind]
-
-    @property
-    def records(self) -> list[dict[str, Any]]:
-        return [message["record"] for message in self.of_type("RECORD")]
-
-    @property
-    def errors(self) -> list[str]:
-        lines = self.stderr.splitlines()
-        return [line.split(" | ", 3)[3] for line in lines if "| ERROR " in line]
 
 
 @dataclass
@@ -155,37 +134,7 @@ def stored(pytestconfig: pytest.Config) -> dict[tuple[str, str], str]:
 
 @pytest.fixture
 def run_tap(tmp_path: Path) -> Callable[..., Run]:
-    def run(
-        config: Mapping[str, Any] | None = None,
-        *arguments: str,
-        env: Mapping[str, str] | None = None,
-    ) -> Run:
-        command = [sys.executable, "-m", "tap_balance", *arguments]
-        if config is not None:
-            path = tmp_path / "config.json"
-            path.write_text(json.dumps(config), encoding="utf-8")
-            command += ["--config", str(path)]
-        done = subprocess.run(
-            command,
-            capture_output=True,
-            text=True,
-            encoding="utf-8",
-            timeout=60,
-            check=False,
-            env=os.environ | NO_PROXY | dict(env or {}),
-        )
-        return Run(done.returncode, done.stdout, done.stderr)
-
-    return run
-
-
-@contextmanager
-def serving(server: Sandbox) -> Iterator[None]:
-    thread = threading.Thread(target=server.serve_forever, args=(0.05,))
-    thread.start()
-    yield
-    server.shutdown()
-    thread.join()
+    return partial(run_in, tmp_path)
 
 
 @pytest.fixture(scope="session")
@@ -228,6 +177,62 @@ def postgres() -> Iterator[embedded.Postgres]:
         yield server
 
 
+@pytest.fixture(scope="session")
+def airflow_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Airflow's database, empty."""
+    folder = tmp_path_factory.mktemp("migrated")
+    made = Airflow(folder, {}, {}, {}).run("db", "migrate")
+    assert made.returncode == 0, made.stdout
+    return folder / "airflow.db"
+
+
+@pytest.fixture
+def airflow_folder(airflow_database: Path, tmp_path: Path) -> Path:
+    """A folder for an Airflow of its own."""
+    folder = tmp_path / "airflow"
+    folder.mkdir()
+    shutil.copy(airflow_database, folder)
+    return folder
+
+
+@pytest.fixture
+def deployment(
+    airflow_folder: Path,
+    sandbox: Sandbox,
+    postgres: embedded.Postgres,
+    request: pytest.FixtureRequest,
+) -> Iterator[Deployment]:
+    # Two runs of one day must not fall on either side of midnight.
+    left = 86_400 - time.time() % 86_400
+    if left < 90:
+        time.sleep(left)
+    database = re.sub(r"\W", "_", request.node.name)[:60]
+    made = postgres.create_database(database)
+    made.psql(f"ALTER DATABASE {database} SET timezone TO 'Asia/Shanghai'")
+    yield Deployment(airflow_folder, sandbox, made, database)
+    postgres.psql(f"DROP DATABASE {database} WITH (FORCE)")
+
+
+@pytest.fixture(scope="session")
+def modelled_histories(
+    postgres: embedded.Postgres, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[dict[str, History]]:
+    """The history in each database; the two are made at once, since dbt keeps a core busy."""
+    folders = {kind: tmp_path_factory.mktemp(kind) for kind in KINDS}
+    with ExitStack() as stack, ThreadPoolExecutor() as pool:
+        warehouses = {
+            kind: stack.enter_context(warehouse_of(kind, postgres, folder))
+            for kind, folder in folders.items()
+        }
+        told = pool.map(tell, KINDS, warehouses.values(), folders.values())
+        yield dict(zip(KINDS, told, strict=True))
+
+
+@pytest.fixture(params=KINDS)
+def history(request: pytest.FixtureRequest, modelled_histories: dict[str, History]) -> History:
+    return modelled_histories[request.param]
+
+
 class Spread(LoadScopeScheduling):
     """How pytest-xdist spreads the tests over its processes.
 
@@ -237,7 +242,7 @@ class Spread(LoadScopeScheduling):
     """
 
     def _split_scope(self, nodeid: str) -> str:
-        together = re.search(r"test_(airflow|demo|transform)\.py", nodeid)
+        together = re.search(r"test_(airflow|demo|transform)\w*\.py", nodeid)
         return together[1].replace("demo", "airflow") if together else nodeid
 
 
@@ -250,17 +255,3 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Spread:  # n
 def meltano() -> None:
     """The real Meltano in this repository, its plugins installed."""
     assert (ROOT / ".meltano" / "ready").exists(), "make .meltano/ready installs the plugins"
-
-
-@contextmanager
-def started(settings: dict[str, Any], folder: Path) -> Iterator[subprocess.Popen[str]]:
-    config = folder / "config.json"
-    config.write_text(json.dumps(settings))
-    with subprocess.Popen(
-        [sys.executable, "-m", "tap_balance", "--config", config],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as process:
-        yield process
-        process.kill()

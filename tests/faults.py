@@ -1,7 +1,8 @@
 """The table of faults: what the API or the network does, and what the tap has to do about it.
 
 Every fault is one account of a run whose other account is well. `line` is what the fault's error
-line has to hold, "" where the balance has to come out all the same.
+line has to hold, "" where the balance has to come out all the same. The file is long because it is
+data: one table, to be searched in one place.
 """
 
 from __future__ import annotations

@@ -1,3 +1,5 @@
+"""One account asked: the request, the tries, the waits, and the line that says what went wrong."""
+
 from __future__ import annotations
 
 import datetime as dt

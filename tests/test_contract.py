@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import yaml
+from parts import ROOT
 from settings_forms import as_meltano_declares
 
 from tap_balance.settings import SETTINGS
@@ -15,8 +15,6 @@ from tap_balance.streams import SCHEMA
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-
-ROOT = Path(__file__).resolve().parent.parent
 
 
 def setting_names() -> list[str]:

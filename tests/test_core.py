@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import threading
 from typing import TYPE_CHECKING
 
 import pytest
+from bank import serving
 from singer_sdk.testing import get_tap_test_class
 
 from tap_balance.sandbox import Sandbox, settings_of
@@ -21,12 +21,8 @@ _SERVER = Sandbox()
 
 @pytest.fixture(autouse=True, scope="module")
 def _serve() -> Iterator[None]:
-    with _SERVER:
-        thread = threading.Thread(target=_SERVER.serve_forever, args=(0.05,))
-        thread.start()
+    with _SERVER, serving(_SERVER):
         yield
-        _SERVER.shutdown()
-        thread.join()
 
 
 TestTapBalance = get_tap_test_class(

@@ -1,32 +1,31 @@
-"""`make demo`, as a process."""
+"""`make demo` and `make demo-airflow`, as processes."""
 
 from __future__ import annotations
 
 import re
 import signal
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from deployment import processes_with, secrets_below
+from parts import ROOT
 from runners import demo
 
-ROOT = Path(__file__).resolve().parent.parent
 pytestmark = [pytest.mark.e2e, pytest.mark.usefixtures("meltano")]
 
+OF_THE_DEMO = (str(ROOT / "demo-output" / "postgres"), str(ROOT / "demo" / "demo.py"))
 
-def _servers() -> list[str]:
-    """The command lines of the demo's Postgres and Meltano processes that are still there."""
+
+def left_running() -> list[str]:
+    """Command lines of the demo itself and of its Postgres that are still there."""
     found = []
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            command = path.read_bytes().replace(b"\0", b" ").decode(errors="replace")
-        except OSError:
-            continue
-        if (
-            str(ROOT / "demo-output" / "postgres") in command
-            or str(ROOT / "demo" / "demo.py") in command
-        ):
-            found.append(command)
+    for file in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(OSError):
+            command = file.read_bytes().replace(b"\0", b" ").decode(errors="replace")
+            if any(path in command for path in OF_THE_DEMO):
+                found.append(command)
     return found
 
 
@@ -43,7 +42,7 @@ def test_the_demo_shows_types_and_rows_and_leaves_nothing_running() -> None:
     assert page.count("<article") == 4
     rows = (ROOT / "demo-output" / "balance.csv").read_text().splitlines()
     assert len(rows) == 7
-    assert _servers() == []
+    assert left_running() == []
 
 
 @pytest.mark.parametrize(("signum", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
@@ -53,8 +52,44 @@ def test_an_interrupted_demo_stops_what_it_started(signum: signal.Signals, statu
         while not process.stdout.readline().startswith("Starting a Postgres"):
             assert process.poll() is None
         time.sleep(1)
-        assert _servers() != []
+        assert left_running() != []
         process.send_signal(signum)
         process.communicate(timeout=60)
     assert process.returncode == status
-    assert _servers() == []
+    assert left_running() == []
+
+
+AIRFLOW_HOME = ROOT / "demo-output" / "airflow"
+OF_THE_AIRFLOW_DEMO = f"TAP_BALANCE_DAG_PROJECT={ROOT}"
+
+
+def test_the_demo_shows_a_scheduled_run_and_its_rows_and_leaves_nothing_running() -> None:
+    with demo("airflow_demo.py") as process:
+        stdout, stderr = process.communicate(timeout=240)
+    assert process.returncode == 0, stdout + stderr
+    assert stderr == ""
+    for task in ("shards               ", "load             1/2 ", "load             2/2 "):
+        assert f"  {task} success" in stdout
+    for task in ("check_freshness", "build", "alert"):
+        assert re.search(rf"{task} +success \(try 1\)", stdout)
+    for name in ("main", "marketing", "otp"):
+        assert re.search(rf"^ {name}@\d{{4}}-\d\d-\d\dT\d\d:\d\d:00Z ", stdout, re.MULTILINE)
+    logs = {path.parent.name for path in (AIRFLOW_HOME / "logs").rglob("attempt=1.log")}
+    assert {"map_index=0", "map_index=1", "task_id=check_freshness"} <= logs
+    assert secrets_below(AIRFLOW_HOME) == []
+    assert processes_with(OF_THE_AIRFLOW_DEMO, AIRFLOW_HOME) == []
+
+
+def test_an_interrupted_demo_ends_airflow_and_what_it_runs() -> None:
+    with demo("airflow_demo.py") as process:
+        assert process.stdout is not None
+        while not process.stdout.readline().startswith("Starting Airflow"):
+            assert process.poll() is None
+        deadline = time.monotonic() + 60
+        while not any("--state-id-suffix" in line for line in processes_with(OF_THE_AIRFLOW_DEMO)):
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert processes_with(OF_THE_AIRFLOW_DEMO, AIRFLOW_HOME) == []

@@ -2,7 +2,7 @@
 
 Each check says in a few words what is stored. EXPECTED holds these words, so that what a
 destination loses is stated, and docs/destinations.md says the same. The words are printed as a
-table at the end.
+table at the end. The file is long because a check and its row of EXPECTED are read together.
 """
 
 from __future__ import annotations

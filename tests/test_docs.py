@@ -122,7 +122,7 @@ def test_what_meltano_is_told_to_run_is_in_meltano_yml() -> None:
                 assert not command or command in PLUGINS[plugin]["commands"], page
         elif words[:2] == ["schedule", "run"]:
             assert words[2] in {each["name"] for each in PROJECT["schedules"]}, page
-        elif words[:1] == ["invoke"]:
+        elif words[:1] in (["add"], ["invoke"]):
             assert words[1] in PLUGINS, page
         else:
             assert words in ([], ["install"]), page

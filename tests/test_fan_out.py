@@ -13,14 +13,14 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from conftest import started
 from fault_server import FaultServer, hang, http, read_request
 from faults import BODY, WHOLE
+from tap_process import started
 
 from tap_balance import progress
-from tap_balance.accounts import Account, parse_shard, read_accounts, shard_of
+from tap_balance.accounts import Account
 from tap_balance.client import BalanceClient
-from tap_balance.errors import AccountError, SettingsError
+from tap_balance.errors import AccountError
 from tap_balance.fan_out import fetch_all
 from tap_balance.progress import Progress
 from tap_balance.sandbox import settings_of
@@ -30,10 +30,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from conftest import Run
     from fault_server import Script
+    from tap_process import Run
 
-    from tap_balance.client import Answer
+    from tap_balance.answers import Answer
     from tap_balance.fan_out import Outcome
     from tap_balance.sandbox import Sandbox
 
@@ -228,42 +228,6 @@ def test_a_long_run_tells_how_far_it_is(
     assert lines[0].startswith("accounts: ")
     assert lines[0].endswith(" left")
     assert not lines[0].startswith("accounts: 0 done")
-
-
-@pytest.mark.parametrize("text", ["", "1", "0/2", "3/2", "1/0", "-1/2", "1/2/3", "a/b", "1 / 2"])
-def test_what_is_no_shard_is_refused(text: str) -> None:
-    with pytest.raises(SettingsError, match="shard: must be i/n"):
-        parse_shard(text)
-
-
-def sharded(names: list[str], shard: str | None) -> list[str]:
-    listed = [{"account": name, "dev_key": "k", "dev_secret": "s"} for name in names]
-    config = {"accounts": listed} | ({"shard": shard} if shard else {})
-    return [account.name for account in read_accounts(config)]
-
-
-@pytest.mark.parametrize("count", [1, 2, 3, 7])
-def test_the_shards_are_disjoint_and_complete_and_keep_the_order(count: int) -> None:
-    names = [f"客户-{number}" for number in range(500)]
-    slices = [sharded(names, f"{index}/{count}") for index in range(1, count + 1)]
-    assert sorted(name for part in slices for name in part) == sorted(names)
-    for part in slices:
-        assert part == [name for name in names if name in set(part)]
-        assert len(part) > 500 / count / 2
-
-
-def test_an_account_keeps_its_shard_on_every_machine_and_whatever_is_added() -> None:
-    before = sharded(["main", "shop", "eu"], "1/3")
-    assert [
-        name for name in sharded(["new", "main", "shop", "eu"], "1/3") if name != "new"
-    ] == before
-    # Stated, because a rule that changes would move accounts between two tasks of one run.
-    assert [shard_of(name, 3) for name in ("main", "shop", "eu", "主账户")] == [1, 2, 1, 1]
-
-
-def test_an_account_outside_the_shard_is_checked_all_the_same() -> None:
-    with pytest.raises(SettingsError, match="names must differ"):
-        sharded(["main", "main"], "1/99")
 
 
 def write_jsonl(path: Path, settings: dict[str, Any], count: int) -> None:

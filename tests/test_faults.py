@@ -17,10 +17,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from conftest import NO_CA, Run
 from fault_server import FaultServer, FullBacklog
 from faults import BASIC, CA_PEM, DEV_KEY, DEV_SECRET, FAULTS, SECRETS
 from parts import NO_PROXY
+from tap_process import NO_CA, Run
 
 from tap_balance.accounts import read_accounts
 from tap_balance.amounts import exact_decimal

@@ -11,16 +11,18 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from conftest import started
 from fault_server import FaultServer, http
+from tap_process import started
 
 from tap_balance.sandbox import settings_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from conftest import Tally
@@ -125,77 +127,89 @@ def stuck_server() -> Iterator[str]:
             connection.close()
 
 
-@pytest.mark.parametrize(("signum", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-@pytest.mark.parametrize("single", [True, False], ids=["alone", "behind another account"])
-def test_a_signal_ends_a_request_in_flight_and_the_state_is_out(  # noqa: PLR0913, PLR0917
-    sandbox: Sandbox,
-    stuck_server: str,
-    tmp_path: Path,
-    signum: signal.Signals,
-    status: int,
-    single: bool,  # noqa: FBT001
-) -> None:
-    stuck: dict[str, Any] = {
-        "account": "stuck", "dev_key": "k", "dev_secret": "s", "base_url": stuck_server
-    }  # fmt: skip
-    settings = settings_of(sandbox.url, "example")
-    settings["accounts"] = [stuck] if single else [*settings["accounts"], stuck]
-    with started(settings, tmp_path) as process:
+@dataclass(frozen=True)
+class Interrupted:
+    """What a run that a signal ended left behind."""
+
+    messages: list[dict[str, Any]]
+    seconds: float
+    """From the signal to the end."""
+
+
+def interrupted(
+    settings: dict[str, Any],
+    folder: Path,
+    end: tuple[signal.Signals, int],
+    waits: Callable[[], object] = lambda: True,
+) -> Interrupted:
+    """Send a signal to a run whose last account gets no answer, and check how it ends.
+
+    Args:
+        settings: The tap's settings.
+        folder: For the config.
+        end: The signal, and the status that has to follow.
+        waits: Tells whether the tap has come to the point at which to end it.
+    """
+    signum, status = end
+    with started(settings, folder) as process:
         assert process.stdout is not None
-        lines = [process.stdout.readline() for _ in range(1 if single else 2)]
+        # The SCHEMA, and the records of all accounts but the last.
+        lines = [process.stdout.readline() for _ in settings["accounts"]]
+        while not waits():
+            time.sleep(0.01)
         time.sleep(0.3)
         asked = time.monotonic()
         os.kill(process.pid, signum)
         rest, stderr = process.communicate(timeout=30)
-        took = time.monotonic() - asked
+        seconds = time.monotonic() - asked
     assert process.returncode == status
-    assert took < 5
     messages = [json.loads(line) for line in [*lines, *rest.splitlines()]]
-    kinds = [message["type"] for message in messages]
-    assert kinds == (["SCHEMA", "STATE"] if single else ["SCHEMA", "RECORD", "STATE"])
-    if not single:
-        bookmark = messages[-1]["value"]["bookmarks"]["balance"]
-        assert bookmark["replication_key_value"] == messages[1]["record"]["snapshot_at"]
+    records = ["RECORD"] * (len(settings["accounts"]) - 1)
+    assert [message["type"] for message in messages] == ["SCHEMA", *records, "STATE"]
     assert f"ended by {signum.name}" in stderr
     assert "Traceback" not in stderr
+    return Interrupted(messages, seconds)
 
 
-@pytest.mark.parametrize(("signum", "status"), SIGNALS)
-@pytest.mark.parametrize("single", [True, False], ids=["alone", "behind another account"])
-def test_a_retry_that_waits_a_minute_stops_at_once(  # noqa: PLR0913, PLR0917
+def ending_with(base_url: str, sandbox: Sandbox, *, alone: bool) -> dict[str, Any]:
+    """Settings of an account at this address, alone or behind one that is well."""
+    last = {"account": "last", "dev_key": "k", "dev_secret": "s", "base_url": base_url}
+    settings = settings_of(sandbox.url, "example")
+    settings["accounts"] = [last] if alone else [*settings["accounts"], last]
+    return settings
+
+
+@pytest.mark.parametrize("end", SIGNALS)
+@pytest.mark.parametrize("alone", [True, False], ids=["alone", "behind another account"])
+def test_a_signal_ends_a_request_in_flight_and_the_state_is_out(
+    sandbox: Sandbox,
+    stuck_server: str,
+    tmp_path: Path,
+    end: tuple[signal.Signals, int],
+    alone: bool,  # noqa: FBT001
+) -> None:
+    run = interrupted(ending_with(stuck_server, sandbox, alone=alone), tmp_path, end)
+    assert run.seconds < 5
+    if not alone:
+        bookmark = run.messages[-1]["value"]["bookmarks"]["balance"]
+        assert bookmark["replication_key_value"] == run.messages[1]["record"]["snapshot_at"]
+
+
+@pytest.mark.parametrize("end", SIGNALS)
+@pytest.mark.parametrize("alone", [True, False], ids=["alone", "behind another account"])
+def test_a_retry_that_waits_a_minute_stops_at_once(
     sandbox: Sandbox,
     tmp_path: Path,
     tally: Tally,
-    signum: signal.Signals,
-    status: int,
-    single: bool,  # noqa: FBT001
+    end: tuple[signal.Signals, int],
+    alone: bool,  # noqa: FBT001
 ) -> None:
     with FaultServer([http(429, headers={"Retry-After": "60"})]) as server:
-        settings = settings_of(sandbox.url, "example")
-        waiting = {
-            "account": "waiting", "dev_key": "k", "dev_secret": "s",
-            "base_url": f"http://127.0.0.1:{server.port}",
-        }  # fmt: skip
-        settings["accounts"] = [waiting] if single else [*settings["accounts"], waiting]
-        with started(settings, tmp_path) as process:
-            assert process.stdout is not None
-            lines = [process.stdout.readline() for _ in range(1 if single else 2)]
-            while not server.requests:
-                time.sleep(0.01)
-            time.sleep(0.3)
-            asked = time.monotonic()
-            os.kill(process.pid, signum)
-            rest, stderr = process.communicate(timeout=30)
-            took = time.monotonic() - asked
-    tally.stops.append(took)
-    assert process.returncode == status
-    assert took < 10
+        settings = ending_with(f"http://127.0.0.1:{server.port}", sandbox, alone=alone)
+        run = interrupted(settings, tmp_path, end, waits=lambda: server.requests)
+    tally.stops.append(run.seconds)
+    assert run.seconds < 10
     assert len(server.requests) == 1
-    messages = [json.loads(line) for line in [*lines, *rest.splitlines()]]
-    kinds = [message["type"] for message in messages]
-    assert kinds == (["SCHEMA", "STATE"] if single else ["SCHEMA", "RECORD", "STATE"])
-    assert f"ended by {signum.name}" in stderr
-    assert "Traceback" not in stderr
 
 
 def fill_the_pipe(process: subprocess.Popen[str]) -> None:
@@ -213,13 +227,22 @@ def cpu_ticks(pid: int) -> int:
         return sum(map(int, stat.read().rpartition(")")[2].split()[11:13]))
 
 
+@contextmanager
+def ended_with_a_full_pipe(
+    sandbox: Sandbox, folder: Path, signum: signal.Signals
+) -> Iterator[subprocess.Popen[str]]:
+    """Send a signal to a run that waits for room in its pipe."""
+    with started(many(sandbox, 600), folder) as process:
+        fill_the_pipe(process)
+        os.kill(process.pid, signum)
+        yield process
+
+
 @pytest.mark.parametrize(("signum", "status"), SIGNALS)
 def test_a_slow_reader_gets_whole_messages_and_a_state_for_them(
     sandbox: Sandbox, tmp_path: Path, signum: signal.Signals, status: int
 ) -> None:
-    with started(many(sandbox, 600), tmp_path) as process:
-        fill_the_pipe(process)
-        os.kill(process.pid, signum)
+    with ended_with_a_full_pipe(sandbox, tmp_path, signum) as process:
         time.sleep(0.5)
         stdout, stderr = process.communicate(timeout=30)
     assert process.returncode == status
@@ -236,9 +259,7 @@ def test_a_slow_reader_gets_whole_messages_and_a_state_for_them(
 def test_a_reader_that_is_stuck_for_ever_does_not_keep_the_tap(
     sandbox: Sandbox, tmp_path: Path
 ) -> None:
-    with started(many(sandbox, 600), tmp_path) as process:
-        fill_the_pipe(process)
-        os.kill(process.pid, signal.SIGTERM)
+    with ended_with_a_full_pipe(sandbox, tmp_path, signal.SIGTERM) as process:
         assert process.wait(60) == 143
 
 
@@ -246,9 +267,7 @@ def test_a_reader_that_is_stuck_for_ever_does_not_keep_the_tap(
 def test_a_second_signal_ends_it_on_the_spot(
     sandbox: Sandbox, tmp_path: Path, signum: signal.Signals, status: int
 ) -> None:
-    with started(many(sandbox, 600), tmp_path) as process:
-        fill_the_pipe(process)
-        os.kill(process.pid, signum)
+    with ended_with_a_full_pipe(sandbox, tmp_path, signum) as process:
         time.sleep(0.2)
         assert process.poll() is None
         os.kill(process.pid, signum)

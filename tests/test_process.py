@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from conftest import Run
+    from tap_process import Run
 
     from tap_balance.sandbox import Sandbox
 

@@ -18,8 +18,8 @@ from tap_balance.settings import SETTINGS
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from conftest import Run
     from syrupy.assertion import SnapshotAssertion
+    from tap_process import Run
 
     from tap_balance.sandbox import Sandbox
 

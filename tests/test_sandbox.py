@@ -1,3 +1,5 @@
+"""The sandbox: it answers as the provider's pages say, and the command prints a config for it."""
+
 from __future__ import annotations
 
 import base64

@@ -1,3 +1,5 @@
+"""Snapshot intervals: which durations are one, and which interval an instant is in."""
+
 from __future__ import annotations
 
 import pendulum

@@ -5,20 +5,20 @@ from __future__ import annotations
 import http.server
 import json
 import ssl
-import threading
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import trustme
-from conftest import NO_CA
+from bank import serving
 from documented import SMS
+from tap_process import NO_CA
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from conftest import Run
+    from tap_process import Run
 
 pytestmark = pytest.mark.slow
 
@@ -26,7 +26,7 @@ BODY = json.dumps(SMS).encode()
 
 
 @contextmanager
-def serving(
+def balance_server(
     context: ssl.SSLContext | None = None, location: str | None = None
 ) -> Iterator[tuple[str, list[str]]]:
     """Answer a balance, or redirect; yield the address and the paths that were asked for."""
@@ -54,11 +54,8 @@ def serving(
     with Server(("127.0.0.1", 0), Handler) as server:
         if context:
             server.socket = context.wrap_socket(server.socket, server_side=True)
-        thread = threading.Thread(target=server.serve_forever, args=(0.05,))
-        thread.start()
-        yield f"{'https' if context else 'http'}://localhost:{server.server_port}", asked
-        server.shutdown()
-        thread.join()
+        with serving(server):
+            yield f"{'https' if context else 'http'}://localhost:{server.server_port}", asked
 
 
 def tls_server(authority: trustme.CA, host: str) -> ssl.SSLContext:
@@ -74,20 +71,6 @@ def settings(base_url: str) -> dict[str, Any]:
         "base_url": base_url,
         "max_attempts": 1,
     }
-
-
-@pytest.mark.parametrize("variable", ["REQUESTS_CA_BUNDLE", "SSL_CERT_FILE"])
-def test_a_private_ca_from_the_environment_is_honoured_in_the_sync(
-    run_tap: Callable[..., Run], tmp_path: Path, variable: str
-) -> None:
-    authority = trustme.CA()
-    bundle = tmp_path / "ca.pem"
-    authority.cert_pem.write_to_path(str(bundle))
-    with serving(tls_server(authority, "localhost")) as (url, asked):
-        run = run_tap(settings(url), env=NO_CA | {variable: str(bundle)})
-    assert run.status == 0, run.stderr
-    assert run.records[0]["balance"] == "12.3456"
-    assert asked == ["/v1/balance"]
 
 
 @pytest.mark.parametrize(
@@ -107,7 +90,7 @@ def test_a_certificate_that_is_not_trusted_is_an_error_before_anything_is_sent(
     authority = trustme.CA()
     bundle = tmp_path / "ca.pem"
     (authority if trusted else trustme.CA()).cert_pem.write_to_path(str(bundle))
-    with serving(tls_server(authority, host)) as (url, asked):
+    with balance_server(tls_server(authority, host)) as (url, asked):
         run = run_tap(settings(url), env=NO_CA | {"REQUESTS_CA_BUNDLE": str(bundle)})
     assert run.status == 1
     assert words in run.errors[0]
@@ -127,7 +110,10 @@ def test_a_ca_bundle_that_cannot_be_read_is_named(run_tap: Callable[..., Run]) -
 def test_a_redirect_is_an_error_and_the_other_host_hears_nothing(
     run_tap: Callable[..., Run],
 ) -> None:
-    with serving() as (other, heard), serving(location=f"{other}/v1/balance") as (url, asked):
+    with (
+        balance_server() as (other, heard),
+        balance_server(location=f"{other}/v1/balance") as (url, asked),
+    ):
         run = run_tap(settings(url))
     assert run.status == 1
     assert run.records == []

@@ -5,9 +5,10 @@ models of how long each balance lasts, and `alert` fails for those that are crit
 stale, with their names and numbers in the message. Callbacks, e-mail and whatever else you have
 for a failed task tell it to people.
 
-Copy this file into the DAG folder of an Airflow 3.2 or newer. The image that parses it needs
-neither Meltano nor the tap; the workers of `load`, `build` and `alert` need a Meltano project with
-the plugins installed, and the workers of `check_freshness` the Airflow provider of the destination.
+Copy this file into the DAG folder of an Airflow 3.2 or newer; it is long because it is the only one
+to copy. The image that parses it needs neither Meltano nor the tap; the workers of `load`, `build`
+and `alert` need a Meltano project with the plugins installed, and the workers of `check_freshness`
+the Airflow provider of the destination.
 
 **Catch-up is off, and a past hour cannot be back-filled**: the API tells only the balance of the
 moment in which it is asked. A run that is cleared later stores the balances of *now*, in the

@@ -1,0 +1,125 @@
+"""What an answer of the API is: a balance, or which error."""
+
+from __future__ import annotations
+
+import datetime as dt
+import email.utils
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import requests
+
+from tap_balance import amounts
+from tap_balance.auth import secrets_of
+from tap_balance.errors import AccountError, RetriableError, api_error, safe_text
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    import pendulum
+
+    from tap_balance.accounts import Account, Product
+
+_READERS: Mapping[Product, Callable[[Any], amounts.Amounts]] = {
+    "sms": amounts.read_sms,
+    "otp": amounts.read_otp,
+}
+
+
+class Answer(NamedTuple):
+    """What the API said about one account.
+
+    Attributes:
+        amounts: The exact amounts.
+        observed_at: When the answer had arrived, UTC.
+    """
+
+    amounts: amounts.Amounts
+    observed_at: pendulum.DateTime
+
+
+def judge(response: requests.Response, body: bytes, account: Account) -> amounts.Amounts:
+    """Decide what an answer is: a balance, or which error.
+
+    Args:
+        response: Its status and headers.
+        body: The whole body, decompressed.
+        account: Whose balance was asked for.
+
+    Raises:
+        AccountError: It is not a balance. It is a `RetriableError` if trying again may help.
+    """
+    status = response.status_code
+    if status != requests.codes.ok:
+        code, message = _api_code(body, account)
+        raise api_error(status, code, message, read_retry_after(response))
+    try:
+        return _amounts_in(body, account.product)
+    except amounts.NotJSONError:
+        happened = f"HTTP 200 with a body that is not JSON ({len(body)} bytes)"
+        next_step = (
+            "Something between here and the API may have answered (a proxy, a log-in page); "
+            "check base_url."
+        )
+        raise RetriableError(happened, next_step) from None
+    except amounts.WrongShapeError as error:
+        code, message = _api_code(body, account)
+        if code is not None:
+            raise api_error(status, code, message) from None
+        raise not_a_balance(str(error)) from None
+
+
+def _amounts_in(body: bytes, product: Product) -> amounts.Amounts:
+    document = amounts.parse_body(body)
+    if isinstance(document, dict) and document.get("code", 0) != 0:
+        # Some servers fill the other fields of an error with zeros, which are no balance.
+        msg = "it has an error code"
+        raise amounts.WrongShapeError(msg)
+    return _READERS[product](document)
+
+
+def not_a_balance(reason: str) -> AccountError:
+    """Make the error for an answer with status 200 that is not a balance.
+
+    Args:
+        reason: What is wrong with it, without amounts.
+    """
+    return AccountError(
+        f"HTTP 200, but not a balance: {reason}",
+        "No record is written. Check base_url and product of this account; "
+        "if they are right, report it to the tap's maintainers.",
+    )
+
+
+def _api_code(body: bytes, account: Account) -> tuple[int | None, str | None]:
+    """Read the API's error envelope, `{"code": <int>, "message": <string>}`, if it is one."""
+    try:
+        envelope = amounts.parse_body(body)
+    except ValueError:
+        return None, None
+    if not isinstance(envelope, dict):
+        return None, None
+    code, message = envelope.get("code"), envelope.get("message")
+    return (
+        code if isinstance(code, int) and not isinstance(code, bool) else None,
+        safe_text(message, secrets_of(account)) if isinstance(message, str) else None,
+    )
+
+
+def read_retry_after(response: requests.Response) -> float | None:
+    """Read `Retry-After` (RFC 9110, section 10.2.3): whole seconds, or an HTTP date.
+
+    Returns:
+        Seconds from now, or None if there is nothing usable or the moment has passed.
+    """
+    text = response.headers.get("Retry-After", "").strip()
+    if text.isascii() and text.isdigit():
+        seconds = float(text[:12])
+    else:
+        try:
+            moment = email.utils.parsedate_to_datetime(text)
+        except (ValueError, TypeError, IndexError, OverflowError):
+            return None
+        if moment.tzinfo is None:
+            moment = moment.replace(tzinfo=dt.timezone.utc)
+        seconds = (moment - dt.datetime.now(dt.timezone.utc)).total_seconds()
+    return seconds if seconds > 0 else None
