@@ -209,6 +209,8 @@ class Meltano(Runner):
                     MELTANO,
                     "--environment=prod",
                     "run",
+                    # The plugins are shared with this repository, and maybe with other tests.
+                    "--no-install",
                     # A killed run blocks those of its state for minutes; another test's not.
                     f"--state-id-suffix={target.name}",
                     *(["--force"] if load.after_kill else []),

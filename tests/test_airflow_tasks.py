@@ -70,6 +70,26 @@ def test_shards_at_once_in_one_project_and_a_shard_run_twice_make_one_row_per_ac
     assert rows == sorted((entry["account"],) for entry in ACCOUNTS)
 
 
+def test_a_task_installs_nothing(deployment: Deployment, tmp_path: Path) -> None:
+    """Shards at once would install over each other; Meltano 4.4.1 does so whatever it is told."""
+    plugin = "{name: tap-balance, namespace: tap_balance, pip_url: ./not-there}"
+    (tmp_path / "meltano.yml").write_text(
+        f"environments: [{{name: prod}}]\nplugins: {{extractors: [{plugin}]}}\n"
+    )
+    (tmp_path / ".meltano").mkdir()
+    done = subprocess.run(
+        [PYTHON, "-c", SHARD, DAG_FOLDER, "{}", "1/1"],
+        env=deployment.airflow({}, PROJECT=str(tmp_path)).environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode != 0
+    assert "--no-install" in done.stdout + done.stderr
+    assert "nstalling" not in done.stdout + done.stderr
+
+
 KILLED = """
 import json, os, signal, sys
 sys.path.insert(0, sys.argv[1])

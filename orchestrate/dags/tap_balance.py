@@ -335,7 +335,9 @@ class MeltanoRun(BaseOperator):
             raise AirflowException(msg)
 
     def _run(self, variables: Mapping[str, str], *arguments: str) -> int:
-        command = [MELTANO, "run", *arguments]
+        # The shards start at once, and would install a changed plugin over each other. Meltano 4.4.1
+        # does not heed MELTANO_AUTO_INSTALL.
+        command = [MELTANO, "run", "--no-install", *arguments]
         log.info("Running %s in %s", " ".join(command), PROJECT)
         try:
             process = subprocess.Popen(  # noqa: S603
@@ -485,8 +487,6 @@ def environment(variables: Mapping[str, str], shard: str) -> dict[str, str]:
     given = {**inherited, **variables}
     system = Path(PROJECT, given.get("MELTANO_SYS_DIR_ROOT", ".meltano"))
     defaults = {
-        # The shards start at once, and would install the plugins over each other.
-        "MELTANO_AUTO_INSTALL": "false",
         "MELTANO_CLI_DISABLE_VERSION_CHECK": "true",
         "MELTANO_ENVIRONMENT": "prod",
         "NO_COLOR": "1",
