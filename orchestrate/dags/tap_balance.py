@@ -335,8 +335,8 @@ class MeltanoRun(BaseOperator):
             raise AirflowException(msg)
 
     def _run(self, variables: Mapping[str, str], *arguments: str) -> int:
-        # The shards start at once, and would install a changed plugin over each other. Meltano 4.4.1
-        # does not heed MELTANO_AUTO_INSTALL.
+        # The shards start at once, and would install a changed plugin over each other. Meltano
+        # 4.4.1 does not heed MELTANO_AUTO_INSTALL.
         command = [MELTANO, "run", "--no-install", *arguments]
         log.info("Running %s in %s", " ".join(command), PROJECT)
         try:
