@@ -10,7 +10,7 @@ from datetime import datetime, timedelta, timezone
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
-import answers
+import marts
 import psycopg
 import pytest
 from bank import Account
@@ -42,7 +42,7 @@ def test_changes_are_what_python_finds(history: History) -> None:
         nothing: tuple[None, ...] = (None,) * 4
         expected = [
             (
-                *answers.series(change.row),
+                *marts.series(change.row),
                 change.row.at,
                 change.before and change.before.at,
                 change.is_gap,
@@ -53,7 +53,7 @@ def test_changes_are_what_python_finds(history: History) -> None:
                 change.row.total,
                 *(change.amounts or nothing),
             )
-            for change in answers.changes(told.rows, told.as_of)
+            for change in marts.changes(told.rows, told.as_of)
         ]
         assert ordered(told.changes) == ordered(as_text(expected))
 
@@ -61,7 +61,7 @@ def test_changes_are_what_python_finds(history: History) -> None:
 def test_days_are_what_python_finds(history: History) -> None:
     nothing: tuple[None, ...] = (None,) * 4
     for told in history.told:
-        days = answers.daily(answers.changes(told.rows, told.as_of), told.as_of)
+        days = marts.daily(marts.changes(told.rows, told.as_of), told.as_of)
         expected = [
             (
                 *series,
@@ -79,9 +79,7 @@ def test_days_are_what_python_finds(history: History) -> None:
 
 def test_the_latest_are_what_python_finds(history: History) -> None:
     for told in history.told:
-        newest = {
-            change.row.account: change.row for change in answers.changes(told.rows, told.as_of)
-        }
+        newest = {change.row.account: change.row for change in marts.changes(told.rows, told.as_of)}
         expected = [
             (
                 row.account,
@@ -98,8 +96,8 @@ def test_the_latest_are_what_python_finds(history: History) -> None:
 def test_runways_are_what_python_finds(history: History) -> None:
     statuses = set()
     for told in history.told:
-        changes = answers.changes(told.rows, told.as_of)
-        found = answers.runway(changes, answers.daily(changes, told.as_of), told.as_of)
+        changes = marts.changes(told.rows, told.as_of)
+        found = marts.runway(changes, marts.daily(changes, told.as_of), told.as_of)
         expected = [
             (
                 account,
@@ -145,7 +143,7 @@ def test_alerts_fail_or_warn_and_name_accounts_and_numbers(history: History) -> 
     new = {
         account
         for account, day in first_days.items()
-        if day >= str(told.as_of.date() - answers.WINDOW * answers.DAY)
+        if day >= str(told.as_of.date() - marts.WINDOW * marts.DAY)
     }
     assert new
     for test, statuses in wanted.items():
@@ -169,7 +167,7 @@ def test_alerts_fail_or_warn_and_name_accounts_and_numbers(history: History) -> 
                 message += f" at {decimal(burn)} a day, until {until}"
             if test == "accounts_unjudged":
                 days = {told_of[0]: told_of[2] for told_of in told.runway}[row[0]]
-                message += f", only {days} complete days in the last {answers.WINDOW}"
+                message += f", only {days} complete days in the last {marts.WINDOW}"
                 message += ": nobody says when it runs out"
             assert row[3] == message
             assert f") {message}\n" in re.sub("\033.*?m", "", done.stdout)
