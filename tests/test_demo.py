@@ -29,8 +29,16 @@ def left_running() -> list[str]:
     return found
 
 
+# What a user may have exported, or put into .env; no demo may ask or load there.
+OF_THE_USER = {
+    "DBT_POSTGRES_HOST": "127.0.0.1",
+    "TAP_BALANCE_DEV_KEY": "a-real-key",
+    "TARGET_POSTGRES_SQLALCHEMY_URL": "postgresql+psycopg://loader@127.0.0.1:9/production",
+}
+
+
 def test_the_demo_shows_types_and_rows_and_leaves_nothing_running() -> None:
-    with demo("demo.py") as process:
+    with demo("demo.py", OF_THE_USER) as process:
         stdout, stderr = process.communicate(timeout=300)
     assert process.returncode == 0, stdout + stderr
     assert stderr == ""
@@ -60,11 +68,11 @@ def test_an_interrupted_demo_stops_what_it_started(signum: signal.Signals, statu
 
 
 AIRFLOW_HOME = ROOT / "demo-output" / "airflow"
-OF_THE_AIRFLOW_DEMO = f"TAP_BALANCE_DAG_PROJECT={ROOT}"
+OF_THE_AIRFLOW_DEMO = f"TAP_BALANCE_DAG_PROJECT={AIRFLOW_HOME / 'project'}"
 
 
 def test_the_demo_shows_a_scheduled_run_and_its_rows_and_leaves_nothing_running() -> None:
-    with demo("airflow_demo.py") as process:
+    with demo("airflow_demo.py", OF_THE_USER) as process:
         stdout, stderr = process.communicate(timeout=240)
     assert process.returncode == 0, stdout + stderr
     assert stderr == ""
@@ -81,7 +89,7 @@ def test_the_demo_shows_a_scheduled_run_and_its_rows_and_leaves_nothing_running(
 
 
 def test_an_interrupted_demo_ends_airflow_and_what_it_runs() -> None:
-    with demo("airflow_demo.py") as process:
+    with demo("airflow_demo.py", OF_THE_USER) as process:
         assert process.stdout is not None
         while not process.stdout.readline().startswith("Starting Airflow"):
             assert process.poll() is None
