@@ -173,8 +173,10 @@ class BalanceClient:
                 host.answered()
                 body = transport.read_body(response)
         except transport.BodyTooLargeError:
-            msg = f"longer than {transport.LARGEST_BODY} bytes"
-            raise not_a_balance(msg) from None
+            if response is None or response.status_code == requests.codes.ok:
+                msg = f"longer than {transport.LARGEST_BODY} bytes"
+                raise not_a_balance(msg) from None
+            body = b""  # of an error, the status says enough
         except (requests.RequestException, HTTPError, ValueError) as error:
             # `requests` lets some of urllib3's errors through, and urllib3 the ValueErrors of
             # http.client, such as that about a chunk of negative size. Not `from error`: their

@@ -8,7 +8,7 @@ import os
 import select
 import sys
 from functools import cached_property
-from typing import IO, TYPE_CHECKING, Any, ClassVar
+from typing import IO, TYPE_CHECKING, Any, ClassVar, cast
 
 import pendulum
 from singer_sdk import Tap
@@ -29,7 +29,7 @@ from tap_balance.settings import SETTINGS
 from tap_balance.shutdown import Shutdown
 from tap_balance.snapshots import parse_interval, snapshot_of
 from tap_balance.streams import BalanceStream
-from tap_balance.validation import check_types, with_defaults
+from tap_balance.validation import check_types, unknown_settings, with_defaults
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -229,6 +229,18 @@ class TapBalance(Tap):
             tap.sync_all()
 
     @classmethod
+    def get_singer_command(cls) -> click.Command:
+        """Make the command; `--test` says what it does here."""
+        command = super().get_singer_command()
+        for option in command.params:
+            if option.name == "test":
+                cast("click.Option", option).help = (
+                    "Try every account, and write no record. "
+                    "--test=schema writes the SCHEMA message and asks nobody."
+                )
+        return command
+
+    @classmethod
     def cb_config(
         cls, ctx: click.Context, param: click.Option, value: tuple[str, ...]
     ) -> _ConfigInput:
@@ -250,6 +262,9 @@ class TapBalance(Tap):
         if value != "all":
             super().cb_test(ctx, param, value)
             return
+        for name in ("catalog", "state"):
+            if file := ctx.params.get(name):
+                file.close()  # Meltano passes a catalog along, and has Python warn of open files
         cls.from_command_line(ctx.params.get("config")).try_accounts()
         ctx.exit()
 
@@ -265,6 +280,8 @@ class TapBalance(Tap):
                 raise
             self._config = with_defaults(self._config, self.config_jsonschema)
             return list(error.problems)
+        for line in unknown_settings(self._config, self.config_jsonschema):
+            self.logger.warning("%s", line)
         # Read, they are of no more use here, and stream_maps may look into this config.
         self._config = {name: value for name, value in checked.items() if name != "accounts"}
         return []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import math
 from itertools import islice
 from typing import TYPE_CHECKING, Any
@@ -54,14 +55,29 @@ def check_types(config: Mapping[str, Any], schema: dict[str, Any]) -> dict[str, 
             checked[name] = int(value)
     # The SDK's own validator puts values into its messages, and the defaults into the config.
     validator = th.DEFAULT_JSONSCHEMA_VALIDATOR(schema)
-    problems = [_explain(error) for error in validator.iter_errors(checked)]
-    if not problems:
-        problems += _problems_of(parse_interval, checked["snapshot_interval"])
-        if "shard" in checked:
-            problems += _problems_of(parse_shard, checked["shard"])
+    errors = list(validator.iter_errors(checked))
+    problems = [_explain(error) for error in errors]
+    of_wrong_type = {error.path[0] for error in errors if error.path}
+    for name, parse in (("snapshot_interval", parse_interval), ("shard", parse_shard)):
+        if name in checked and name not in of_wrong_type:
+            problems += _problems_of(parse, checked[name])
     if problems:
         raise SettingsError(*list(dict.fromkeys(problems))[:MOST_PROBLEMS])
     return checked
+
+
+def unknown_settings(config: Mapping[str, Any], schema: Mapping[str, Any]) -> list[str]:
+    """Say which settings mean nothing here, each in a line with the name that may be meant.
+
+    They are no error: Meltano passes on what else stands in the tap's `config`.
+    """
+    lines = []
+    for name in config:
+        if name not in schema["properties"]:
+            meant = difflib.get_close_matches(name, schema["properties"], n=1)
+            hint = f"; is {meant[0]} meant?" if meant else ""
+            lines.append(f"{name[:40]!r} is no setting of this tap and is ignored{hint}")
+    return lines[:MOST_PROBLEMS]
 
 
 def _problems_of(parse: Callable[[str], object], text: str) -> tuple[str, ...]:

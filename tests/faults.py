@@ -498,6 +498,7 @@ def framing_faults() -> list[Fault]:
             2,
         ),
         Fault("a body over 1 MiB", always(*http(200, padded)), "longer than 1048576 bytes"),
+        Fault("a 502 with such a body", always(*http(502, padded)), "HTTP 502: bad gateway", 2),
         Fault("a body of exactly 1 MiB", always(*http(200, padded[:MEBIBYTE]))),
         Fault(
             "an endless body",

@@ -57,6 +57,32 @@ def test_settings_on_the_command_line_are_refused_and_not_shown(
     assert "SHOW-ME-NOT" not in run.stderr
 
 
+def test_an_unknown_setting_is_a_warning_with_the_name_that_is_meant(
+    run_tap: Callable[..., Run], sandbox: Sandbox
+) -> None:
+    unknown = {"snapshot_intervall": "SHOW-ME-NOT", "x": "SHOW-ME-NOT"}
+    run = run_tap(settings_of(sandbox.url, "example") | unknown)
+    assert run.status == 0
+    words = "is no setting of this tap and is ignored"
+    assert f"'snapshot_intervall' {words}; is snapshot_interval meant?\n" in run.stderr
+    assert f"'x' {words}\n" in run.stderr
+    assert "SHOW-ME-NOT" not in run.stderr
+
+
+def test_wrong_settings_of_all_kinds_are_named_together(run_tap: Callable[..., Run]) -> None:
+    wrong = {"max_attempts": 0, "snapshot_interval": "1h", "shard": "0/4"}
+    run = run_tap({"dev_key": "k", "dev_secret": "s"} | wrong)
+    assert run.errors == [
+        "max_attempts: must be at least 1",
+        (
+            "snapshot_interval: must be an ISO 8601 duration that divides a day, such as PT15M, PT1H "
+            "or P1D"
+        ),
+        "shard: must be i/n with i from 1 to n, such as 1/4",
+        "The settings are wrong; nothing was sent.",
+    ]
+
+
 def test_a_file_dot_env_overrides_nothing_that_is_set(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -170,6 +170,19 @@ def test_test_tries_every_account_and_tells_for_each(
     (line,) = run.errors
     assert line.startswith("account 'expired': HTTP 401, code 2002")
     assert run_tap(settings_of(sandbox.url, "example"), "--test").status == 0
+    assert "Try every account, and write no record." in run_tap(None, "--help").stdout
+
+
+def test_test_leaves_no_file_open_of_which_python_would_warn(
+    run_tap: Callable[..., Run], sandbox: Sandbox, tmp_path: Path
+) -> None:
+    # `meltano invoke tap-balance --test` passes a catalog and sets this variable.
+    catalog = tmp_path / "catalog.json"
+    catalog.write_text(run_tap(None, "--discover").stdout)
+    config = settings_of(sandbox.url, "expired")
+    run = run_tap(config, "--catalog", str(catalog), "--test", env={"PYTHONWARNINGS": "once"})
+    assert run.status == 1
+    assert "Warning" not in run.stderr
 
 
 def test_settings_come_from_the_environment_with_their_types(
