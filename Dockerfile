@@ -2,9 +2,7 @@
 #   docker build -t tap-balance .
 #   docker run --rm --read-only --env TAP_BALANCE_DEV_KEY --env TAP_BALANCE_DEV_SECRET tap-balance --config=ENV
 # docs/container.md says more, and what could not be tested.
-ARG PYTHON=3.13-slim-bookworm
-
-FROM python:${PYTHON} AS build
+FROM python:3.13-slim-bookworm AS build
 WORKDIR /source
 # The dependencies first: this layer is built again only if a pin changes. pip checks every hash, and
 # compiles bytecode, which a container would otherwise do without at every start.
@@ -17,7 +15,7 @@ COPY tap_balance tap_balance
 RUN python -m hatchling build --target wheel \
  && pip --python /opt/tap-balance install --no-cache-dir --no-deps dist/*.whl
 
-FROM python:${PYTHON}
+FROM python:3.13-slim-bookworm
 COPY --from=build /opt/tap-balance /opt/tap-balance
 ENV PATH=/opt/tap-balance/bin:$PATH
 # A number, so that Kubernetes can tell that it is not root (runAsNonRoot).

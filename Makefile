@@ -3,6 +3,8 @@ PYTHON ?= python3
 BENCH := aiohttp airbyte dlt rest-msdk
 LOCKS := airflow audit bootstrap browser build dbt fakesnow meltano pipelinewise-target-postgres report target-csv \
   target-jsonl target-postgres target-snowflake $(BENCH:%=bench-%)
+# How old a release has to be to be pinned: a bad one is mostly found out by then, and mirrors know it.
+COOL_DOWN := "7 days"
 TESTED := airflow browser dbt fakesnow pipelinewise-target-postgres report target-csv
 
 export UV_COMPILE_BYTECODE := 1
@@ -23,12 +25,12 @@ demo-airflow: .venv/ready .meltano/demo-ready .venvs/airflow/ready ## The same b
 report: .venvs/dbt/ready .venvs/report/ready ## Write output/report.html from the dbt models (connection: transform/profiles.yml)
 	.venvs/report/bin/python transform/report.py --dbt $(CURDIR)/.venvs/dbt/bin/dbt --output output/report.html
 
-test: .venv/ready .meltano/ready $(TESTED:%=.venvs/%/ready) ## Everything that CI runs: lint, types, all tests
+test: .venv/ready .meltano/ready $(TESTED:%=.venvs/%/ready) ## Lint, types, all tests, as in CI on each push
 	@$(MAKE) --no-print-directory lint
 	.venv/bin/python -m pytest --numprocesses 2
 
 test-matrix: .venv/ready dist ## Each Python here (or PYTHONS=...) with the lowest and the newest dependencies
-	@.venv/bin/python tests/matrix.py $(PYTHONS)
+	@.venv/bin/python tests/matrix.py --exclude-newer $(COOL_DOWN) $(PYTHONS)
 
 check-snowflake: .venv/ready .meltano/ready .venvs/fakesnow/ready ## Check a real Snowflake account, from SNOWFLAKE_ variables
 	@.venv/bin/python tests/check_snowflake.py
@@ -49,7 +51,7 @@ lint: # .pre-commit-config.yaml has the same lines
 
 audit: .venvs/audit/ready ## Look for known vulnerabilities in the highest and the lowest pins of the tap
 	.venvs/audit/bin/pip-audit --strict --disable-pip --require-hashes -r requirements/tap.txt
-	.venvs/audit/bin/pip-audit --strict --disable-pip --require-hashes -r requirements/lowest.txt
+	.venvs/audit/bin/pip-audit --strict --disable-pip --require-hashes -r requirements/tap-lowest.txt
 
 dist: .venv/ready ## Build sdist and wheel; the same source gives the same bytes
 	.venv/bin/python -m hatchling build --clean
@@ -71,16 +73,17 @@ lock: .venv/ready ## Pin the newest allowed versions anew in requirements/
 	done
 	@$(COMPILE) pyproject.toml --output-file requirements/tap.txt
 	@$(COMPILE) pyproject.toml --group dev --output-file requirements/dev.txt
-	@$(COMPILE) pyproject.toml --resolution lowest-direct --output-file .venv/lowest-of-the-tap.txt
-	@$(COMPILE) pyproject.toml --group build --group test --constraint .venv/lowest-of-the-tap.txt \
+	@$(COMPILE) pyproject.toml --resolution lowest-direct --output-file requirements/tap-lowest.txt
+	@$(COMPILE) pyproject.toml --group build --group test --constraint requirements/tap-lowest.txt \
 	  --output-file requirements/lowest.txt
 
 COMPILE = .venv/bin/uv pip compile --quiet --upgrade --universal --generate-hashes \
-  --python-version 3.10 --no-emit-index-url --exclude-newer "7 days" --custom-compile-command 'make lock'
+  --python-version 3.10 --no-emit-index-url --exclude-newer $(COOL_DOWN) --custom-compile-command 'make lock'
 
 clean: ## Remove everything that the other targets made
-	rm -rf dist .venv .venvs .meltano .mypy_cache .pytest_cache .ruff_cache .hypothesis demo-output output/* \
+	rm -rf dist output .venv .venvs .meltano .mypy_cache .pytest_cache .ruff_cache .hypothesis demo-output \
 	  transform/logs transform/target
+	find . -name __pycache__ -prune -exec rm -r {} +
 
 .venv/ready: requirements/bootstrap.txt requirements/dev.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Python 3.10 or newer is needed; set PYTHON=...")'

@@ -62,7 +62,10 @@ def _text(section: str) -> str:
 
 def main() -> None:
     """Print the notes, or one line on stderr and status 1."""
-    (tag,) = sys.argv[1:]
+    try:
+        (tag,) = sys.argv[1:]
+    except ValueError:
+        sys.exit("usage: python3 .ci/release_notes.py vX.Y.Z")
     texts = [
         (ROOT / name).read_text(encoding="utf-8") for name in ("pyproject.toml", "CHANGELOG.md")
     ]

@@ -118,7 +118,7 @@ _CHECK_URL = "Check base_url and product of this account."
 
 # "EngageLab SMS: Query Balance", table of errors. The same code means different things under
 # different HTTP statuses (2002), so a rule needs both; (status, None) is for codes not listed.
-_RULES: dict[tuple[int, int | None], _Rule] = {
+RULES: dict[tuple[int, int | None], _Rule] = {
     (500, 1000): _Rule(retriable=True, meaning="internal error of the API", next_step=_LATER),
     (401, 2001): _Rule(
         retriable=False,
@@ -160,10 +160,10 @@ _RULES: dict[tuple[int, int | None], _Rule] = {
     (503, None): _Rule(retriable=True, meaning="service unavailable", next_step=_LATER),
     (504, None): _Rule(retriable=True, meaning="gateway timeout", next_step=_LATER),
 }
-_REDIRECT = _Rule(
+REDIRECT = _Rule(
     retriable=False, meaning="a redirect, which is never followed", next_step=_CHECK_URL
 )
-_UNEXPECTED = _Rule(retriable=False, meaning="an unexpected status", next_step=_CHECK_URL)
+UNEXPECTED = _Rule(retriable=False, meaning="an unexpected status", next_step=_CHECK_URL)
 
 
 def api_error(
@@ -187,9 +187,9 @@ def api_error(
         A `RetriableError` if trying again may help, else an `AccountError`.
     """
     if 300 <= status < 400:  # noqa: PLR2004
-        rule = _REDIRECT
+        rule = REDIRECT
     else:
-        rule = _RULES.get((status, code)) or _RULES.get((status, None), _UNEXPECTED)
+        rule = RULES.get((status, code)) or RULES.get((status, None), UNEXPECTED)
     happened = f"HTTP {status}"
     if code is not None:
         happened += f", code {code}"

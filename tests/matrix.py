@@ -21,9 +21,6 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 VENVS = ROOT / ".venvs" / "matrix"
 UV = ROOT / ".venv" / "bin" / "uv"
-COOL_DOWN = "7 days"
-"""How old a release has to be, as in `make lock`: a mirror may know a younger one only in part."""
-
 DEPENDENCIES = ("singer-sdk", "requests", "urllib3", "pendulum", "tenacity")
 _ASK = "import sys; print('%d.%d' % sys.version_info[:2])"
 
@@ -87,8 +84,15 @@ def install_as_a_user(version: str, python: str, wheel: Path) -> str:
     return "--about and --discover run, bytecode is there"
 
 
-def run_the_tests(version: str, python: str, dependencies: str) -> str:
-    """Run the tests; return how many have passed, and with which versions."""
+def run_the_tests(version: str, python: str, dependencies: str, newer: str) -> str:
+    """Run the tests; return how many have passed, and with which versions.
+
+    Args:
+        version: Of Python.
+        python: The interpreter.
+        dependencies: "lowest" or "newest".
+        newer: How old a newest one has to be, such as "7 days".
+    """
     venv = VENVS / f"{version}-{dependencies}"
     run(UV, "venv", "--quiet", "--clear", "--python", python, venv)
     install = (UV, "pip", "install", "--quiet", "--python", venv)
@@ -97,7 +101,7 @@ def run_the_tests(version: str, python: str, dependencies: str) -> str:
         run(*install, "--no-deps", "--no-build-isolation", "--editable", ".")
     else:
         groups = ("--group", "build", "--group", "test")
-        run(*install, "--exclude-newer", COOL_DOWN, *groups, "--editable", ".")
+        run(*install, "--exclude-newer", newer, *groups, "--editable", ".")
     options = ["-q", "--tb=short", "--numprocesses=2", "-m", "not e2e"]
     if dependencies == "lowest":
         # The SDK's tests, as of 0.54.2, have fixtures that pytest 9.2 warns of.
@@ -113,7 +117,11 @@ def main() -> int:
     """Go through all combinations, print a line for each, and fail if one of them has."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("pythons", nargs="*", help="interpreters, instead of all on this machine")
-    pythons = {version_of(name): name for name in parser.parse_args().pythons} or on_this_machine()
+    parser.add_argument("--exclude-newer", required=True, metavar="AGE", help="as in make lock")
+    arguments = parser.parse_args()
+    pythons = {version_of(name): name for name in arguments.pythons} or on_this_machine()
+    if not pythons:
+        sys.exit(f"no Python of these versions was found here: {', '.join(supported())}")
     if unknown := set(pythons) - set(supported()):
         sys.exit(f"not an interpreter of a supported version: {[pythons[key] for key in unknown]}")
     (wheel,) = (ROOT / "dist").glob("*.whl")
@@ -125,7 +133,7 @@ def main() -> int:
                 if part == "wheel":
                     words = install_as_a_user(version, python, wheel)
                 else:
-                    words = run_the_tests(version, python, part)
+                    words = run_the_tests(version, python, part, arguments.exclude_newer)
             except (AssertionError, RuntimeError) as error:
                 failures += 1
                 words = f"FAILED\n{error}\n"

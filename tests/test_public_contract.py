@@ -36,12 +36,18 @@ def snapshot(snapshot: SnapshotAssertion) -> SnapshotAssertion:
     return snapshot.use_extension(JSONText)
 
 
+HINT = (
+    "Is the change meant? Then write the snapshot anew with --snapshot-update, and read in "
+    "CONTRIBUTING.md, under 'Changing the record', whether it is a breaking one."
+)
+
+
 def text_of(document: object) -> str:
     return json.dumps(document, indent=2) + "\n"
 
 
 def test_the_catalog(run_tap: Callable[..., Run], snapshot: SnapshotAssertion) -> None:
-    assert text_of(json.loads(run_tap(None, "--discover").stdout)) == snapshot
+    assert text_of(json.loads(run_tap(None, "--discover").stdout)) == snapshot, HINT
 
 
 def test_the_schema_message(
@@ -49,7 +55,7 @@ def test_the_schema_message(
 ) -> None:
     """What a target makes its columns of; the catalog has neither precision nor scale."""
     (schema,) = run_tap(settings_of(sandbox.url, "example")).of_type("SCHEMA")
-    assert text_of(schema) == snapshot
+    assert text_of(schema) == snapshot, HINT
 
 
 def test_about(run_tap: Callable[..., Run], snapshot: SnapshotAssertion) -> None:
@@ -58,4 +64,4 @@ def test_about(run_tap: Callable[..., Run], snapshot: SnapshotAssertion) -> None
     del about["version"], about["sdk_version"]
     properties = about["settings"]["properties"]
     about["settings"]["properties"] = {name: properties[name] for name in SETTINGS["properties"]}
-    assert text_of(about) == snapshot
+    assert text_of(about) == snapshot, HINT

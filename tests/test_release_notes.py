@@ -105,6 +105,13 @@ def test_a_first_release_ends_before_the_link_targets() -> None:
         ),
         pytest.param(
             "v1.2.0",
+            ("2026-11-30", "soon"),
+            "CHANGELOG.md needs the heading '## [1.2.0] - YYYY-MM-DD'; "
+            "its newest heading is '## [1.2.0] - soon'",
+            id="a date to come",
+        ),
+        pytest.param(
+            "v1.2.0",
             ("## [1.2.0]", "## [1a2b0]"),
             "CHANGELOG.md needs the heading '## [1.2.0] - YYYY-MM-DD'; "
             "its newest heading is '## [1a2b0] - 2026-11-30'",
@@ -140,4 +147,10 @@ def test_a_disagreement_is_one_line(tag: str, changed: tuple[str, str], message:
 def test_the_command_fails_with_the_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "argv", ["release_notes.py", "v0.0.0-never"])
     with pytest.raises(SystemExit, match=r"^v0\.0\.0-never cannot be released: the tag is "):
+        release_notes.main()
+
+
+def test_without_a_tag_it_says_how_to_use_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["release_notes.py"])
+    with pytest.raises(SystemExit, match="usage: "):
         release_notes.main()

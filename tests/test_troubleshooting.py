@@ -13,7 +13,7 @@ from messages import Source, pattern_of, words_of
 from pages import doc, row_cells
 from parts import ROOT
 
-from tap_balance.errors import _REDIRECT, _RULES, _UNEXPECTED, api_error
+from tap_balance.errors import REDIRECT, RULES, UNEXPECTED, api_error
 from tap_balance.settings import SETTINGS
 
 PAGE = doc("troubleshooting")
@@ -76,8 +76,8 @@ def test_every_rule_for_an_answer_is_there_with_status_code_and_meaning() -> Non
             f"HTTP {status}{f', code {code}' if code else ''}",
             f": {rule.meaning}",
         )
-        for (status, code), rule in _RULES.items()
-    } | {("HTTP 3", f": {_REDIRECT.meaning}"), ("HTTP ", f": {_UNEXPECTED.meaning}")}
+        for (status, code), rule in RULES.items()
+    } | {("HTTP 3", f": {REDIRECT.meaning}"), ("HTTP ", f": {UNEXPECTED.meaning}")}
     missing = [
         (start, end)
         for start, end in ends

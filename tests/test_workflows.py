@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 from typing import Any
 
 import yaml
+from parts import ROOT
 
-ROOT = Path(__file__).resolve().parent.parent
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
 PIN = re.compile(r"[\w.-]+/[\w./-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+")
 # What a hook's `files` is called in the Makefile, where a shell finds them.
@@ -29,9 +28,31 @@ def jobs() -> dict[str, dict[str, Any]]:
 
 def test_every_python_that_is_promised_is_tested() -> None:
     promised = re.findall(r'"Programming Language :: Python :: (3\.\d+)"', read("pyproject.toml"))
-    assert promised
-    for job in ("ci/test", "ci/dependencies"):
-        assert jobs()[job]["strategy"]["matrix"]["python"] == promised, job
+    assert jobs()["ci/dependencies"]["strategy"]["matrix"]["python"] == promised
+    # dbt does not run on 3.14 yet, see ci.yml.
+    assert jobs()["ci/test"]["strategy"]["matrix"]["python"] == [v for v in promised if v != "3.14"]
+    assert f'requires-python = ">={promised[0]}"' in read("pyproject.toml")
+
+
+def test_a_release_is_what_ci_has_built_and_nothing_is_published_that_was_not_attested() -> None:
+    steps = ("agree", "ci", "attest", "publish", "github-release")
+    needs = {step: jobs()[f"release/{step}"].get("needs") for step in steps}
+    assert needs == dict(zip(steps, (None, *steps), strict=False))
+    artifacts = {
+        job: step["with"]["name"]
+        for job, details in jobs().items()
+        for step in details.get("steps", [])
+        if "artifact@" in step.get("uses", "") and not job.startswith("lock/")
+    }
+    passed = ("ci/build", "release/attest", "release/publish", "release/github-release")
+    assert artifacts == dict.fromkeys(passed, "dist")
+
+
+def test_a_release_is_built_with_what_pyproject_asks_for() -> None:
+    project = read("pyproject.toml")
+    required = re.search(r'^requires = \[ ("hatchling[^"]*") \]$', project, re.MULTILINE)
+    assert required
+    assert re.search(rf"^build = \[.*{re.escape(required[1])}.*\]$", project, re.MULTILINE)
 
 
 def test_the_hooks_are_the_lines_of_make_lint() -> None:
