@@ -205,8 +205,13 @@ def test_the_query_of_the_models_and_the_variables_are_dbts() -> None:
     project = yaml.safe_load((ROOT / "transform/dbt_project.yml").read_text(encoding="utf-8"))
     for name in ("critical_days", "low_days"):
         assert f"`{name}` ({project['vars'][name]})" in page.text
+    for name, default, _ in row_cells(page.section("What can be set")):
+        variable = name.strip("`")
+        assert yaml.safe_load(default) == project["vars"][variable], (
+            f"docs/alerts.md, What can be set: correct the default of {variable}"
+        )
     (line,) = re.findall(r"--vars '(.*)'", page.text)
     assert yaml.safe_load(line).keys() <= project["vars"].keys()
-    statuses = [row[0].strip("`") for row in row_cells(page.text)]
+    statuses = [row[0].strip("`") for row in row_cells(page.text.split("\n## ")[0])]
     described = next(one for one in runway["columns"] if one["name"] == "status")["description"]
     assert sorted(statuses) == sorted(set(re.findall(r"`([a-z]+)`", described)))
