@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _PRINTF = re.compile(r"%[sdr]|\{host\}")
+_WORD = re.compile(r"\W*[A-Za-z][\w'-]*\W*")
+"""Neither a number nor a format such as `%Y-%m`."""
 
 
 class Source:
@@ -59,15 +61,15 @@ class Source:
 
 def pattern_of(text: str) -> re.Pattern[str]:
     """The pattern of what a text can become; what differs at its ends does not count."""
-    fixed = text.removeprefix("{}").removesuffix("{}")
+    fixed = text.removeprefix("{}").removesuffix("{}").strip()
     # Whole words only: "on" is a text too, and is no part of "connection".
     start, end = (r"\b" if char.isalpha() else "" for char in (fixed[:1], fixed[-1:]))
     return re.compile(start + re.escape(fixed).replace(r"\{\}", ".{1,60}?") + end)
 
 
 def words_of(text: str) -> list[str]:
-    """The words of a text, without what differs."""
-    return [word for word in text.replace("{}", " ").split() if re.search("[a-z]{2}", word)]
+    """The words of a text, one of a letter among them, without what differs."""
+    return [word for word in text.replace("{}", " ").split() if _WORD.fullmatch(word)]
 
 
 def _joined(parts: list[str | None]) -> str:

@@ -178,11 +178,15 @@ def declared_variables() -> set[str]:
     for plugin in [*PLUGINS.values(), *documented]:
         prefix = plugin["name"].upper().replace("-", "_")
         names |= {f"{prefix}_{one['name'].upper()}" for one in plugin.get("settings", [])}
-    for pattern in ("tap_balance/process.py", "orchestrate/dags/*.py", "transform/**/*.*"):
-        for path in ROOT.glob(pattern):
-            if path.suffix in {".py", ".yml", ".sql"}:
-                text = path.read_text(encoding="utf-8")
-                names |= set(re.findall(r"""["']([A-Z][A-Z0-9_]+)["']""", text))
+    sources = [ROOT / "tap_balance" / "process.py", *(ROOT / "orchestrate" / "dags").glob("*.py")]
+    for path in (ROOT / "transform").glob("**/*.*"):
+        # dbt leaves folders behind whose names end like a file's.
+        made = path.relative_to(ROOT / "transform").parts[0] in {"target", "logs"}
+        if path.suffix in {".py", ".yml", ".sql"} and not made:
+            sources.append(path)
+    for path in sources:
+        text = path.read_text(encoding="utf-8")
+        names |= set(re.findall(r"""["']([A-Z][A-Z0-9_]+)["']""", text))
     return names
 
 

@@ -31,7 +31,9 @@ def test_the_settings_table_has_every_setting_with_its_default() -> None:
     assert table.pop("base_url") == "by product"
     declared = {name: str(one.get("default", "")) for name, one in SETTINGS["properties"].items()}
     assert declared.pop("base_url") == ""
-    assert list(table.items()) == list(declared.items())
+    assert list(table.items()) == list(declared.items()), (
+        "README.md, Settings: add a row for the setting, with its default, as settings.py has them"
+    )
 
 
 def stated_type(field: str) -> str:
@@ -49,7 +51,9 @@ def stated_type(field: str) -> str:
 def test_the_records_table_has_every_field_with_its_type() -> None:
     rows = row_cells(README.section("The record"))
     table = [(row[0].strip("`"), row[1]) for row in rows]
-    assert table == [(field, stated_type(field)) for field in SCHEMA["properties"]]
+    assert table == [(field, stated_type(field)) for field in SCHEMA["properties"]], (
+        "README.md, The record: add a row for the field, with its type, as balance.json has them"
+    )
 
 
 def test_the_table_of_the_dag_has_every_constant_with_its_default() -> None:
@@ -57,15 +61,21 @@ def test_the_table_of_the_dag_has_every_constant_with_its_default() -> None:
     constants = dict(re.findall(r'os\.environ\.get\("(TAP_BALANCE_DAG_\w+)", "([^"]+)"\)', dag))
     assert len(constants) == dag.count("os.environ.get(")
     rows = row_cells(doc("airflow").section("What can be set"))
-    assert {row[0].strip("`"): row[1].strip("`") for row in rows} == constants
+    assert {row[0].strip("`"): row[1].strip("`") for row in rows} == constants, (
+        "docs/airflow.md, What can be set: add a row for the constant, with its default"
+    )
 
 
 def test_the_architecture_page_names_every_module_and_no_other() -> None:
     page = doc("architecture")
     modules = {path.name for path in (ROOT / "tap_balance").glob("*.py")} - {"__init__.py"}
     rows = row_cells(page.section("The modules of `tap_balance/`"))
-    assert sorted(row[0].strip("`") for row in rows) == sorted(modules)
-    assert set(re.findall(r"\b\w+\.py\b", page.text)) == modules
+    named = [row[0].strip("`") for row in rows]
+    assert len(named) == len(set(named)), "docs/architecture.md: remove the second line of a module"
+    assert modules - set(named) == set(), "docs/architecture.md: add a line for the module"
+    assert set(named) - modules == set(), "docs/architecture.md: remove the line of what is gone"
+    mentioned = set(re.findall(r"\b\w+\.py\b", page.text))
+    assert mentioned - modules == set(), "docs/architecture.md: it names a module that is gone"
 
 
 DESTINATIONS = ["postgres", "snowflake", "jsonl", "csv", "pipelinewise-postgres"]
@@ -195,8 +205,13 @@ def test_the_query_of_the_models_and_the_variables_are_dbts() -> None:
     project = yaml.safe_load((ROOT / "transform/dbt_project.yml").read_text(encoding="utf-8"))
     for name in ("critical_days", "low_days"):
         assert f"`{name}` ({project['vars'][name]})" in page.text
+    for name, default, _ in row_cells(page.section("What can be set")):
+        variable = name.strip("`")
+        assert yaml.safe_load(default) == project["vars"][variable], (
+            f"docs/alerts.md, What can be set: correct the default of {variable}"
+        )
     (line,) = re.findall(r"--vars '(.*)'", page.text)
     assert yaml.safe_load(line).keys() <= project["vars"].keys()
-    statuses = [row[0].strip("`") for row in row_cells(page.text)]
+    statuses = [row[0].strip("`") for row in row_cells(page.text.split("\n## ")[0])]
     described = next(one for one in runway["columns"] if one["name"] == "status")["description"]
     assert sorted(statuses) == sorted(set(re.findall(r"`([a-z]+)`", described)))
