@@ -98,12 +98,18 @@ clean: ## Remove everything that the other targets made
 MELTANO_INSTALL := env -u UV_COMPILE_BYTECODE MELTANO_CLI_DISABLE_VERSION_CHECK=1 .venvs/meltano/bin/meltano install
 PLUGIN_PINS := meltano.yml $(patsubst %,requirements/%.txt,build dbt tap target-jsonl target-postgres target-snowflake)
 
+# dbt-core 1.11 dies on 3.14 (dbt-labs/dbt-core#12098).
+CHECK_FOR_DBT := @.venv/bin/python -c 'import sys; sys.exit(sys.version_info >= (3, 14) and \
+  "dbt does not run on Python 3.14 yet: make clean, then set PYTHON=python3.13 or older")'
+
 .meltano/ready: .venvs/meltano/ready $(PLUGIN_PINS)
+	$(CHECK_FOR_DBT)
 	@echo 'Installing the plugins of meltano.yml ...'
 	@$(MELTANO_INSTALL)
 	@touch $@
 
 .meltano/demo-ready: .venvs/meltano/ready $(PLUGIN_PINS)
+	$(CHECK_FOR_DBT)
 	@echo 'Installing the tap, the target and dbt for Meltano ...'
 	@$(MELTANO_INSTALL) extractor tap-balance loader target-postgres
 	@$(MELTANO_INSTALL) utility dbt-postgres

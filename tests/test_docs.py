@@ -26,7 +26,7 @@ from tap_balance.settings import SETTINGS
 from tap_balance.tap import TapBalance
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
 MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
 PROJECT: dict[str, Any] = yaml.safe_load((ROOT / "meltano.yml").read_text(encoding="utf-8"))
@@ -146,21 +146,28 @@ def test_every_command_line_and_variable_of_meltano_is_known_to_it() -> None:
     assert used <= set(known["variables"])
 
 
-def paths_in(page: Page) -> Iterator[str]:
+NO_PATHS = {"1/4", "i/n", "OWNER/REPOSITORY"}
+
+
+def paths_in(page: Page) -> set[str]:
     """What looks like a path of this repository, in code spans and in commands."""
     top = {path.name for path in ROOT.iterdir()} - {".venvs", ".meltano", ".env"}
-    for span in [*page.spans, *(word for words in page.commands for word in words[1:])]:
-        for word in span.split():
-            first, slash, _ = word.partition("/")
-            known = slash and first in top
-            if (known or re.fullmatch(r"[\w-]+\.(md|toml|yml)", word)) and "<" not in word:
-                yield word
+    spans = {word for span in page.spans for word in span.split()}
+    in_commands = {word for words in page.commands for word in words[1:]}
+    found = {word for word in spans if re.fullmatch(r"[\w.-]+(/[\w.-]+)+/?", word)} - NO_PATHS
+    for word in spans | in_commands:
+        first, slash, _ = word.partition("/")
+        known = slash and first in top
+        if (known or re.fullmatch(r"[\w-]+\.(md|toml|yml)", word)) and "<" not in word:
+            found.add(word)
+    return found
 
 
 @every_page
 def test_every_path_is_there(page: Page) -> None:
+    beside = ("", "tap_balance", "tests", ".github/workflows")
+    folders = (page.path.parent, *(ROOT / folder for folder in beside))
     for path in paths_in(page):
-        folders = (ROOT, page.path.parent, ROOT / "tests", ROOT / ".github" / "workflows")
         found = any((folder / path).exists() for folder in folders)
         assert found or path.startswith(MADE), path
 

@@ -22,6 +22,11 @@ DAG = Source([ROOT / "orchestrate" / "dags" / "tap_balance.py"])
 INTERNAL = {
     "Skipping parse of env var settings...",  # the SDK's line, which is dropped
     "the answer took too long",  # becomes "no complete answer from HOST in time"
+    # The help of `--test`.
+    (
+        "Try every account, and write no record. "
+        "--test=schema writes the SCHEMA message and asks nobody."
+    ),
     "Answer | AccountError",  # the name of a type
     "ALERT \\(fail\\) (.*)",  # the pattern of dbt's lines
     # The query of `check_freshness`.
