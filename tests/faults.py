@@ -852,7 +852,7 @@ def status_faults() -> list[Fault]:
                     {"Content-Encoding": "gzip", "Location": "/"},
                 )
             ),
-            "longer than 1048576 bytes",
+            "HTTP 302: a redirect, which is never followed",
         ),
         Fault(
             "a cookie that cannot be parsed",
