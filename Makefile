@@ -80,9 +80,9 @@ lock: .venv/ready ## Pin the newest allowed versions anew in requirements/
 COMPILE = .venv/bin/uv pip compile --quiet --upgrade --universal --generate-hashes \
   --python-version 3.10 --no-emit-index-url --exclude-newer $(COOL_DOWN) --custom-compile-command 'make lock'
 
-clean: ## Remove everything that the other targets made
-	rm -rf dist output .venv .venvs .meltano .mypy_cache .pytest_cache .ruff_cache .hypothesis demo-output \
-	  transform/logs transform/target
+clean: ## Remove what the other targets made; what was loaded into output/ stays
+	rm -rf dist output/report.html .venv .venvs .meltano .mypy_cache .pytest_cache .ruff_cache .hypothesis \
+	  demo-output transform/logs transform/target
 	find . -name __pycache__ -prune -exec rm -r {} +
 
 .venv/ready: requirements/bootstrap.txt requirements/dev.txt pyproject.toml
@@ -90,8 +90,8 @@ clean: ## Remove everything that the other targets made
 	@echo 'Setting up .venv (the tap and the tools to develop it) ...'
 	@$(PYTHON) -m venv --clear .venv
 	@.venv/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/bootstrap.txt
-	@.venv/bin/uv pip install --python .venv --require-hashes -r requirements/dev.txt
-	@.venv/bin/uv pip install --python .venv --no-deps --no-build-isolation --editable .
+	@.venv/bin/uv pip install --quiet --python .venv --require-hashes -r requirements/dev.txt
+	@.venv/bin/uv pip install --quiet --python .venv --no-deps --no-build-isolation --editable .
 	@touch $@
 
 # Without the variable: the definitions say `--compile` themselves, since they are copied to where no Makefile is.
@@ -118,5 +118,5 @@ CHECK_FOR_DBT := @.venv/bin/python -c 'import sys; sys.exit(sys.version_info >= 
 .venvs/%/ready: requirements/%.txt | .venv/ready
 	@echo 'Setting up .venvs/$* ...'
 	@.venv/bin/uv venv --quiet --clear --python .venv/bin/python .venvs/$*
-	@.venv/bin/uv pip install --python .venvs/$* --require-hashes -r $<
+	@.venv/bin/uv pip install --quiet --python .venvs/$* --require-hashes -r $<
 	@touch $@

@@ -31,7 +31,14 @@ if TYPE_CHECKING:
 MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
 PROJECT: dict[str, Any] = yaml.safe_load((ROOT / "meltano.yml").read_text(encoding="utf-8"))
 PLUGINS = {plugin["name"]: plugin for kind in PROJECT["plugins"].values() for plugin in kind}
-MADE = ("output/report.html", "output/balance", "demo-output/", "transform/target", ".venvs/")
+MADE = (
+    "output/report.html",
+    "output/balance",
+    "demo-output/",
+    "transform/target",
+    ".meltano/",
+    ".venvs/",
+)
 """Paths that running something makes."""
 
 every_page = pytest.mark.parametrize("page", PAGES, ids=[page.name for page in PAGES])
