@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "demo"))
 import embedded  # noqa: E402
+import meltano_project  # noqa: E402
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -154,6 +155,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="smaller, and RESULTS.md stays")
     quick = parser.parse_args().quick
+    meltano_project.forget_the_users_settings()
     accounts = 100 if quick else 1000
     figures = measure(accounts, YEAR // 10 if quick else YEAR)
     print("\n".join(f"{name}: {figure}" for name, figure in figures.items()))

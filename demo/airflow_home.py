@@ -51,7 +51,8 @@ class Airflow:
         self._port = port = _free_port()
         extra = {"conn_type": "generic", "extra": settings}
         self.project = meltano_project.make(home / "project")
-        self.environment = meltano_project.environment() | {
+        self.environment = os.environ | {
+            "MELTANO_CLI_DISABLE_VERSION_CHECK": "1",
             "AIRFLOW_HOME": str(home),
             "AIRFLOW_CONN_TAP_BALANCE": json.dumps(extra),
             "AIRFLOW_CONN_TAP_BALANCE_DESTINATION": json.dumps(destination),

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import csv
 import io
+import os
 import shutil
 import signal
 import subprocess
@@ -97,10 +98,11 @@ class Pipeline:
         meltano_project.make(PROJECT)
         LOG.unlink(missing_ok=True)
         self._environment = (
-            meltano_project.environment()
+            os.environ
             | DBT_WRITES
             | {
                 "DEMO_POSTGRES": database.socket_folder,
+                "MELTANO_CLI_DISABLE_VERSION_CHECK": "1",
                 "MELTANO_ENVIRONMENT": "dev",
                 "TAP_BALANCE_BASE_URL": base_url,
                 "TAP_BALANCE_SNAPSHOT_INTERVAL": f"PT{INTERVAL}S",
@@ -198,7 +200,7 @@ def report(database: embedded.Postgres) -> None:
             f"--dbt={DBT}",
             f"--output={OUTPUT / 'report.html'}",
         ],
-        env=meltano_project.environment()
+        env=os.environ
         | DBT_WRITES
         | {"DBT_TARGET": "postgres", "DBT_POSTGRES_HOST": database.socket_folder},
         capture_output=True,
@@ -254,6 +256,7 @@ def say(text: str) -> None:
 
 def start(demo: Callable[[], None]) -> None:
     """Run a demo, which Ctrl-C ends without a traceback."""
+    meltano_project.forget_the_users_settings()
     try:
         demo()
     except KeyboardInterrupt:

@@ -1,7 +1,8 @@
-"""A Meltano project of its own for the demos and the tests.
+"""A Meltano project of its own for the demos, the tests and the benchmark.
 
 Meltano reads the file `.env` beside meltano.yml. The one of this repository's folder may name real
-accounts and a real database, and neither a demo nor a test has any business there.
+accounts and a real database, and so may the user's environment; neither a demo nor a test has any
+business there.
 """
 
 from __future__ import annotations
@@ -11,14 +12,14 @@ import shutil
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-_OF_THE_USER = ("DBT_", "MELTANO_", "TAP_BALANCE_", "TARGET_")
+_OF_THE_USER = ("AIRFLOW", "DBT_", "MELTANO_", "PG", "TAP_BALANCE_", "TARGET_")
 
 
-def environment() -> dict[str, str]:
-    """Copy this process's environment, without what the user has set for tap, targets and dbt."""
-    return {
-        name: text for name, text in os.environ.items() if not name.startswith(_OF_THE_USER)
-    } | {"MELTANO_CLI_DISABLE_VERSION_CHECK": "1"}
+def forget_the_users_settings() -> None:
+    """Drop what the environment says of Airflow, dbt, Meltano, Postgres, tap and targets."""
+    for name in list(os.environ):
+        if name.startswith(_OF_THE_USER):
+            del os.environ[name]
 
 
 def make(folder: Path) -> Path:

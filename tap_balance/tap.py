@@ -271,6 +271,8 @@ class TapBalance(Tap):
     def _validate_config(self, *, raise_errors: bool = True) -> list[str]:
         """Check the settings; the SDK's own check would show their values."""
         self.append_builtin_config(self.config_jsonschema)
+        for line in unknown_settings(self._config, self.config_jsonschema):
+            self.logger.warning("%s", line)
         try:
             checked = check_types(self._config, self.config_jsonschema)
             path = checked.get("accounts_file")
@@ -280,8 +282,6 @@ class TapBalance(Tap):
                 raise
             self._config = with_defaults(self._config, self.config_jsonschema)
             return list(error.problems)
-        for line in unknown_settings(self._config, self.config_jsonschema):
-            self.logger.warning("%s", line)
         # Read, they are of no more use here, and stream_maps may look into this config.
         self._config = {name: value for name, value in checked.items() if name != "accounts"}
         return []

@@ -19,6 +19,7 @@ from airflow_home import Airflow
 from bank import Bank, serving
 from deployment import Deployment
 from hypothesis import HealthCheck, settings
+from meltano_project import forget_the_users_settings
 from modelled import KINDS, tell
 from parts import REAL_SNOWFLAKE, ROOT
 from runners import Meltano
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
     from modelled import History
     from tap_process import Run
 
+
+forget_the_users_settings()
 
 settings.register_profile(
     "repeatable",

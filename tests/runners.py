@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import meltano_project
 import yaml
-from parts import MELTANO, NO_PROXY, PATIENCE, QUIET, REAL_SNOWFLAKE, ROOT, TESTS
+from parts import MELTANO, PATIENCE, QUIET, REAL_SNOWFLAKE, ROOT, TESTS
 from snowflake_target import Snowflake
 
 from tap_balance.sandbox import SECRET
@@ -162,7 +162,7 @@ class Meltano(Runner):
 
     def __init__(self, project: Path, env: Mapping[str, str] | None = None) -> None:
         self._project = project
-        self._environment = meltano_project.environment() | NO_PROXY | dict(env or {})
+        self._environment = os.environ | QUIET | dict(env or {})
         meltano_project.make(project)
         described = yaml.safe_load((project / "meltano.yml").read_text(encoding="utf-8"))
         for kind in ("extractors", "loaders"):

@@ -29,9 +29,12 @@ def left_running() -> list[str]:
     return found
 
 
-# What a user may have exported, or put into .env; no demo may ask or load there.
+# What a user may have exported; no demo may ask, load or migrate there.
 OF_THE_USER = {
+    "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": "sqlite:////nowhere/airflow.db",
     "DBT_POSTGRES_HOST": "127.0.0.1",
+    "PGHOSTADDR": "127.0.0.1",
+    "PGPORT": "9",
     "TAP_BALANCE_DEV_KEY": "a-real-key",
     "TARGET_POSTGRES_SQLALCHEMY_URL": "postgresql+psycopg://loader@127.0.0.1:9/production",
 }
@@ -48,6 +51,8 @@ def test_the_demo_shows_types_and_rows_and_leaves_nothing_running() -> None:
     assert announced == ["low", "critical", "empty"]
     page = (ROOT / "demo-output" / "report.html").read_text(encoding="utf-8")
     assert page.count("<article") == 4
+    # Meltano's own folder is where it ran: not in the repository's, which may have a .env.
+    assert (ROOT / "demo-output" / "project" / ".meltano" / "meltano.db").exists()
     rows = (ROOT / "demo-output" / "balance.csv").read_text().splitlines()
     assert len(rows) == 7
     assert left_running() == []

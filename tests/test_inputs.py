@@ -69,7 +69,19 @@ def test_an_unknown_setting_is_a_warning_with_the_name_that_is_meant(
     assert "SHOW-ME-NOT" not in run.stderr
 
 
-def test_wrong_settings_of_all_kinds_are_named_together(run_tap: Callable[..., Run]) -> None:
+def test_a_typo_in_a_setting_that_is_needed_is_named_beside_what_is_not_set(
+    run_tap: Callable[..., Run],
+) -> None:
+    run = run_tap({"dev_key": "k", "dev_secrett": "SHOW-ME-NOT"})
+    assert run.status == 1
+    assert (
+        "'dev_secrett' is no setting of this tap and is ignored; is dev_secret meant?" in run.stderr
+    )
+    assert run.errors[0].startswith("dev_secret: not set")
+    assert "SHOW-ME-NOT" not in run.stderr
+
+
+def test_wrong_settings_are_named_together(run_tap: Callable[..., Run]) -> None:
     wrong = {"max_attempts": 0, "snapshot_interval": "1h", "shard": "0/4"}
     run = run_tap({"dev_key": "k", "dev_secret": "s"} | wrong)
     assert [line.split(", such as")[0] for line in run.errors] == [

@@ -272,6 +272,7 @@ def test_what_meltano_loads_it_judges_and_an_empty_account_is_an_alert(
             meltano_project.run(
                 "--environment=prod",
                 "run",
+                "--no-install",
                 *steps,
                 env={
                     "DBT_POSTGRES_HOST": postgres.socket_folder,
