@@ -30,10 +30,10 @@ test: .venv/ready .meltano/ready $(TESTED:%=.venvs/%/ready) ## Lint, types, all 
 	.venv/bin/python -m pytest --numprocesses 2
 
 test-matrix: .venv/ready dist ## Each Python here (or PYTHONS=...) with the lowest and the newest dependencies
-	@.venv/bin/python tests/matrix.py --exclude-newer $(COOL_DOWN) $(PYTHONS)
+	@.venv/bin/python tests/support/matrix.py --exclude-newer $(COOL_DOWN) $(PYTHONS)
 
 check-snowflake: .venv/ready .meltano/ready .venvs/fakesnow/ready ## Check a real Snowflake account, from SNOWFLAKE_ variables
-	@.venv/bin/python tests/check_snowflake.py
+	@.venv/bin/python tests/support/check_snowflake.py
 
 check: .venv/ready ## The fast inner loop: lint, types, and the tests that take no time
 	@$(MAKE) --no-print-directory lint

@@ -24,9 +24,11 @@ if TYPE_CHECKING:
     from tap_balance.snapshots import Snapshot
     from tap_balance.tap import TapBalance
 
-SCHEMA: dict[str, Any] = json.loads(
-    (files(__package__) / "schemas" / "balance.json").read_text(encoding="utf-8")
-)
+_PACKAGE = files(__package__)
+_SCHEMAS = _PACKAGE / "schemas"  # where the wheel has them; in a checkout they are at the top level
+if not _SCHEMAS.is_dir():
+    _SCHEMAS = _PACKAGE / ".." / "schemas"
+SCHEMA: dict[str, Any] = json.loads((_SCHEMAS / "balance.json").read_text(encoding="utf-8"))
 """The contract: field by field with description, unit and source."""
 
 _DECIMAL_KEYWORDS = ("precision", "scale")

@@ -185,7 +185,7 @@ def test_schedule_and_interval_are_one_and_the_interval_is_the_taps(airflow_fold
 def call(airflow: Airflow, *calls: tuple[str, list[Any]]) -> list[dict[str, Any]]:
     """Call functions of the DAG's file in Airflow's own Python."""
     done = subprocess.run(
-        [PYTHON, ROOT / "tests" / "dag_calls.py"],
+        [PYTHON, ROOT / "tests" / "support" / "dag_calls.py"],
         input=json.dumps(calls),
         capture_output=True,
         text=True,

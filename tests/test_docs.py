@@ -19,7 +19,7 @@ import yaml
 from check_snowflake import ARGUMENTS
 from click.testing import CliRunner
 from pages import DOCS, PAGES, README, Page
-from parts import QUIET, ROOT
+from parts import QUIET, ROOT, SUPPORT
 
 from tap_balance import sandbox
 from tap_balance.settings import SETTINGS
@@ -139,7 +139,7 @@ def test_what_meltano_is_told_to_run_is_in_meltano_yml() -> None:
 @pytest.mark.usefixtures("meltano")
 def test_every_command_line_and_variable_of_meltano_is_known_to_it() -> None:
     done = subprocess.run(
-        [ROOT / ".venvs" / "meltano" / "bin" / "python", ROOT / "tests" / "meltano_cli.py"],
+        [ROOT / ".venvs" / "meltano" / "bin" / "python", SUPPORT / "meltano_cli.py"],
         input=json.dumps([arguments for _, arguments in commands("meltano")]),
         check=True,
         capture_output=True,
@@ -172,7 +172,7 @@ def paths_in(page: Page) -> set[str]:
 
 @every_page
 def test_every_path_is_there(page: Page) -> None:
-    beside = ("", "tap_balance", "tests", ".github/workflows")
+    beside = ("", "tap_balance", "tests", "tests/support", ".github/workflows")
     folders = (page.path.parent, *(ROOT / folder for folder in beside))
     for path in paths_in(page):
         found = any((folder / path).exists() for folder in folders)

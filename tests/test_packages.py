@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 MODULES = {path.relative_to(ROOT).as_posix() for path in ROOT.glob("tap_balance/*.py")}
+SOURCE = MODULES | {"tap_balance/py.typed", "schemas/balance.json"}
 PACKAGE = MODULES | {"tap_balance/py.typed", "tap_balance/schemas/balance.json"}
 NAME = f"tap_balance-{version('tap-balance')}"
 INFO = f"{NAME}.dist-info/"
@@ -48,7 +49,8 @@ def build(source: Path, *options: str, umask: int = 0o022, **environment: str) -
 def copy_of_the_source(folder: Path, umask: int, mtime: int) -> Path:
     """Copy what a checkout has, with other times and permissions."""
     ignored = shutil.ignore_patterns("__pycache__")
-    shutil.copytree(ROOT / "tap_balance", folder / "tap_balance", ignore=ignored)
+    for name in ("schemas", "tap_balance"):
+        shutil.copytree(ROOT / name, folder / name, ignore=ignored)
     for name in SOURCES:
         shutil.copy(ROOT / name, folder)
     for path in (folder, *folder.rglob("*")):
@@ -106,7 +108,7 @@ def test_the_sdist_holds_what_the_wheel_is_built_from_and_nothing_else(packages:
     with tarfile.open(packages / SDIST) as sdist:
         names = {name.removeprefix(f"{NAME}/") for name in sdist.getnames()}
     # hatchling adds the .gitignore, which a build from the sdist heeds too.
-    assert names == PACKAGE | set(SOURCES) | {"PKG-INFO"}
+    assert names == SOURCE | set(SOURCES) | {"PKG-INFO"}
 
 
 @pytest.mark.e2e

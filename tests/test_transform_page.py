@@ -64,7 +64,7 @@ def test_the_page_is_readable_without_network_on_a_phone_in_the_dark_and_without
     done = subprocess.run(
         [
             VENVS / "browser" / "bin" / "python",
-            ROOT / "tests" / "look_at_page.py",
+            ROOT / "tests" / "support" / "look_at_page.py",
             chromium,
             history.page,
             tmp_path,

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from types import ModuleType
 
-DAG_FILE = Path(__file__).resolve().parent.parent / "orchestrate" / "dags" / "tap_balance.py"
+DAG_FILE = Path(__file__).resolve().parents[2] / "orchestrate" / "dags" / "tap_balance.py"
 
 
 def main() -> None:

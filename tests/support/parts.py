@@ -6,8 +6,8 @@ import json
 import os
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
-TESTS = ROOT / "tests"
+ROOT = Path(__file__).resolve().parents[2]
+SUPPORT = ROOT / "tests" / "support"
 LOADERS = ROOT / ".meltano" / "loaders"
 CONNECTOR_PYTHON = ROOT / ".venvs" / "fakesnow" / "bin" / "python"
 MELTANO = ROOT / ".venvs" / "meltano" / "bin" / "meltano"

@@ -8,7 +8,7 @@ import subprocess
 from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Any
 
-from parts import CONNECTOR_PYTHON, LOADERS, QUIET, TESTS
+from parts import CONNECTOR_PYTHON, LOADERS, QUIET, SUPPORT
 from targets import Target, unique_name
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ class SnowflakeServer:
     def __init__(self, connect: dict[str, Any]) -> None:
         self.connect = connect
         self._worker = subprocess.Popen(
-            [CONNECTOR_PYTHON, TESTS / "snowflake_sql.py"],
+            [CONNECTOR_PYTHON, SUPPORT / "snowflake_sql.py"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -72,7 +72,7 @@ def emulated_snowflake(folder: Path) -> Iterator[SnowflakeServer]:
     with (
         (folder / "log").open("wb") as log,
         subprocess.Popen(
-            [CONNECTOR_PYTHON, TESTS / "snowflake_emulator.py"],
+            [CONNECTOR_PYTHON, SUPPORT / "snowflake_emulator.py"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=log,
@@ -104,7 +104,7 @@ class Snowflake(Target):
     def command(self) -> Sequence[str | Path]:
         binaries = LOADERS / "target-snowflake" / "venv" / "bin"
         if self._server.is_emulated:
-            return [binaries / "python", TESTS / "target_snowflake_at.py"]
+            return [binaries / "python", SUPPORT / "target_snowflake_at.py"]
         return [binaries / "target-snowflake"]
 
     def config(self, load: Load) -> dict[str, Any]:

@@ -18,7 +18,7 @@ import time
 from importlib.metadata import metadata
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 VENVS = ROOT / ".venvs" / "matrix"
 UV = ROOT / ".venv" / "bin" / "uv"
 DEPENDENCIES = ("singer-sdk", "requests", "urllib3", "pendulum", "tenacity")

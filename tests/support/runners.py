@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import meltano_project
 import yaml
-from parts import MELTANO, PATIENCE, QUIET, REAL_SNOWFLAKE, ROOT, TESTS
+from parts import MELTANO, PATIENCE, QUIET, REAL_SNOWFLAKE, ROOT, SUPPORT
 from snowflake_target import Snowflake
 
 from tap_balance.sandbox import SECRET
@@ -101,7 +101,7 @@ class Pipe(Runner):
 
     def start(self, target: Target, load: Load) -> Running:
         folder = Path(tempfile.mkdtemp(dir=self.folder))
-        tap: list[str | Path] = [sys.executable, TESTS / "tap_at.py"]
+        tap: list[str | Path] = [sys.executable, SUPPORT / "tap_at.py"]
         tap += ["--config", folder / "tap.json"]
         (folder / "tap.json").write_text(json.dumps(load.settings), encoding="utf-8")
         (folder / "target.json").write_text(json.dumps(target.config(load)), encoding="utf-8")
@@ -174,7 +174,7 @@ class Meltano(Runner):
                     script["target-snowflake"] = "target_snowflake_at"
                 if name in script:
                     path = project / name
-                    path.write_text(f'#!/bin/sh\nexec {python} {TESTS / script[name]}.py "$@"\n')
+                    path.write_text(f'#!/bin/sh\nexec {python} {SUPPORT / script[name]}.py "$@"\n')
                     path.chmod(0o755)
                     plugin["executable"] = str(path)
         (project / "meltano.yml").write_text(yaml.safe_dump(described), encoding="utf-8")

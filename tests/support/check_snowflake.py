@@ -62,7 +62,7 @@ if __name__ == "__main__":
     ]
     done = subprocess.run(
         [*command, *sys.argv[1:]],
-        cwd=Path(__file__).resolve().parent.parent,
+        cwd=Path(__file__).resolve().parents[2],
         env=os.environ | {"TEST_SNOWFLAKE": json.dumps(connection(os.environ))},
         check=False,
     )
