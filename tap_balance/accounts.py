@@ -4,32 +4,31 @@ from __future__ import annotations
 
 import hashlib
 import ipaddress
-import re
+import json
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import requests
 
+from tap_balance import strict_json
+from tap_balance.config import LONGEST_NAME, MOST_PROBLEMS, check_entries, parse_shard
 from tap_balance.errors import SettingsError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-Product: TypeAlias = Literal["sms", "otp"]
-PRODUCTS: tuple[Product, ...] = get_args(Product)
+    from tap_balance.config import Product
+
 # "EngageLab SMS: Query Balance" and "EngageLab OTP: Query Balance", request address.
 BASE_URLS: dict[Product, str] = {
     "sms": "https://smsapi.engagelab.com",
     "otp": "https://otp.api.engagelab.cc",
 }
 ENDPOINT = "/v1/balance"
-_SHARD = re.compile(r"([0-9]{1,6})/([0-9]{1,6})", re.ASCII)
-MOST_PROBLEMS = 10
-"""Lines about wrong settings that are shown at most."""
-LONGEST_NAME = 255
-"""A name is part of the primary key, and Postgres indexes no key beyond 2,704 bytes."""
+_FILE = "accounts_file"
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,23 +60,6 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
-
-
-def parse_shard(text: str) -> tuple[int, int]:
-    """Read a shard, `i/n`.
-
-    Returns:
-        i, from 1 to n, and n.
-
-    Raises:
-        SettingsError: It is none.
-    """
-    match = _SHARD.fullmatch(text)
-    index, count = map(int, match.groups()) if match else (0, 0)
-    if not 1 <= index <= count:
-        msg = "shard: must be i/n with i from 1 to n, such as 1/4"
-        raise SettingsError(msg)
-    return index, count
 
 
 def shard_of(name: str, count: int) -> int:
@@ -238,3 +220,60 @@ def _base_url_problem(base_url: str) -> str | None:
         "must not contain a query or a fragment": "?" in base_url or "#" in base_url,
     }
     return next((problem for problem, found in problems.items() if found), None)
+
+
+def read_accounts_file(path: str) -> list[tuple[str, Mapping[str, Any]]]:
+    """Read the accounts' own settings from a file.
+
+    Args:
+        path: The file: UTF-8, with or without a byte order mark.
+
+    Returns:
+        The settings of each account, with the prefix under which to name them: the line that it
+        is on, or its place in the array.
+
+    Raises:
+        SettingsError: The file cannot be read, or something in it is wrong. A line is named by
+            its number and never shown.
+    """
+    try:
+        text = Path(path).read_text(encoding="utf-8-sig")
+    except OSError as error:
+        msg = f"{_FILE}: cannot be read ({error.strerror})"
+        raise SettingsError(msg) from None
+    except ValueError:  # a path with a NUL, or a file in another encoding
+        msg = f"{_FILE}: is not a file in UTF-8"
+        raise SettingsError(msg) from None
+    entries = list(_array(text) if text.lstrip().startswith("[") else _lines(text))
+    if not entries:
+        msg = f"{_FILE}: there is no account in it"
+        raise SettingsError(msg)
+    check_entries(entries)
+    return entries
+
+
+def _array(text: str) -> Iterator[tuple[str, Any]]:
+    for number, entry in enumerate(_parse(text, _FILE), start=1):
+        yield f"{_FILE}, entry {number}: ", entry
+
+
+def _lines(text: str) -> Iterator[tuple[str, Any]]:
+    # Not `splitlines`: it also splits at characters that a name may hold.
+    for number, line in enumerate(text.split("\n"), start=1):
+        if line.strip():
+            place = f"{_FILE}, line {number}"
+            yield f"{place}: ", _parse(line, place)
+
+
+def _parse(text: str, place: str) -> Any:  # noqa: ANN401
+    try:
+        return strict_json.loads(text)
+    except json.JSONDecodeError as error:
+        where = f"line {error.lineno}, column {error.colno}"
+        if place != _FILE:
+            where = f"column {error.colno}"
+        msg = f"{place}: not JSON ({where})"
+        raise SettingsError(msg) from None
+    except (ValueError, RecursionError):
+        msg = f"{place}: not JSON"
+        raise SettingsError(msg) from None

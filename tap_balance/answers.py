@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
     import pendulum
 
-    from tap_balance.accounts import Account, Product
+    from tap_balance.accounts import Account
+    from tap_balance.config import Product
 
 _READERS: Mapping[Product, Callable[[Any], amounts.Amounts]] = {
     "sms": amounts.read_sms,

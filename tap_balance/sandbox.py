@@ -19,7 +19,7 @@ from tap_balance.amounts import exact_decimal
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from tap_balance.accounts import Product
+    from tap_balance.config import Product
 
 DEFAULT_PORT = 8642
 SECRET = "sandbox-secret"  # noqa: S105 - the sandbox's own, and no secret

@@ -5,19 +5,21 @@ from __future__ import annotations
 import copy
 import json
 from importlib.resources import files
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import IO, TYPE_CHECKING, Any, ClassVar
 
+from singer_sdk.singerlib import Catalog, Metadata, Schema
 from singer_sdk.streams import Stream
 
 from tap_balance.amounts import exact_decimal
-from tap_balance.errors import AccountError, AccountsFailedError, RunEndedError
+from tap_balance.errors import AccountError, AccountsFailedError, RunEndedError, SettingsError
 from tap_balance.snapshots import utc_microseconds
 
 if TYPE_CHECKING:
+    import logging
     from collections.abc import Generator, Iterable, Mapping
 
     from singer_sdk.helpers.types import Context, Record
-    from singer_sdk.singerlib import Catalog, SchemaMessage
+    from singer_sdk.singerlib import SchemaMessage
 
     from tap_balance.accounts import Account
     from tap_balance.answers import Answer
@@ -32,6 +34,8 @@ SCHEMA: dict[str, Any] = json.loads((_SCHEMAS / "balance.json").read_text(encodi
 """The contract: field by field with description, unit and source."""
 
 _DECIMAL_KEYWORDS = ("precision", "scale")
+_ALWAYS = ("snapshot_id", "snapshot_at")
+_NOT_A_CATALOG = "--catalog: the file is not a Singer catalog; make one with --discover"
 
 
 class BalanceStream(Stream):
@@ -161,3 +165,63 @@ def make_record(account: Account, answer: Answer, snapshot: Snapshot) -> Record:
         "gift_balance": exact_decimal(amounts.gift_balance10000),
         "total_balance": exact_decimal(amounts.total_balance10000),
     }
+
+
+def read_catalog(file: IO[str]) -> dict[str, Any]:
+    """Read a catalog file.
+
+    Raises:
+        SettingsError: It is no JSON object.
+    """
+    try:
+        catalog = json.loads(file.read())
+    except (ValueError, RecursionError):
+        catalog = None
+    if not isinstance(catalog, dict):
+        raise SettingsError(_NOT_A_CATALOG)
+    return catalog
+
+
+def complete_catalog(catalog: Catalog | Mapping[str, Any]) -> Catalog:
+    """Give the stream in a catalog its key and its replication key, whatever the catalog says.
+
+    Without the key, a target would append where it should replace; a catalog that was written by
+    hand often has none.
+
+    Raises:
+        SettingsError: It is not a catalog.
+    """
+    try:
+        if not isinstance(catalog, Catalog):
+            catalog = Catalog.from_dict(dict(catalog))  # type: ignore[arg-type]
+        entry = catalog.get_stream(BalanceStream.name)
+        if entry is None:
+            return catalog
+        entry.key_properties = list(BalanceStream.primary_keys)
+        entry.replication_key = BalanceStream.replication_key
+        properties: dict[str, Schema] = entry.schema.properties or {}
+        for field in _ALWAYS:
+            properties.setdefault(field, Schema.from_dict(SCHEMA["properties"][field]))
+            breadcrumb = ("properties", field)
+            entry.metadata[breadcrumb].inclusion = Metadata.InclusionType.AUTOMATIC
+        entry.schema.properties = properties
+    except (AttributeError, KeyError, TypeError, ValueError):
+        raise SettingsError(_NOT_A_CATALOG) from None
+    return catalog
+
+
+def read_state(file: IO[str], logger: logging.Logger) -> dict[str, Any]:
+    """Read a state file.
+
+    A state decides nothing here, since a run always reads the balances of now. One that cannot
+    be read is worth a warning, but not the loss of a snapshot that nobody can take again.
+    """
+    try:
+        text = file.read()
+        state = json.loads(text) if text.strip() else {}
+    except (ValueError, RecursionError):
+        state = None
+    if isinstance(state, dict):
+        return state
+    logger.warning("--state: the file is not a Singer state; it is ignored, the run goes on.")
+    return {}

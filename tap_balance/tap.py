@@ -16,20 +16,23 @@ from singer_sdk.helpers.capabilities import PluginCapabilities, TapCapabilities
 from singer_sdk.io_base import SingerWriter
 from singer_sdk.mapper import RemoveRecordTransform
 
-from tap_balance.accounts import read_accounts
-from tap_balance.accounts_file import read_accounts_file
+from tap_balance.accounts import read_accounts, read_accounts_file
 from tap_balance.amounts import exact_decimal
 from tap_balance.client import BalanceClient
-from tap_balance.environment import read_environment
+from tap_balance.config import (
+    SETTINGS,
+    check_types,
+    read_config,
+    read_environment,
+    unknown_settings,
+    with_defaults,
+)
 from tap_balance.errors import AccountError, AccountsFailedError, RunEndedError, SettingsError
 from tap_balance.fan_out import fetch_all
-from tap_balance.files import complete_catalog, read_catalog, read_config, read_state
 from tap_balance.progress import Progress
-from tap_balance.settings import SETTINGS
 from tap_balance.shutdown import Shutdown
 from tap_balance.snapshots import parse_interval, snapshot_of
-from tap_balance.streams import BalanceStream
-from tap_balance.validation import check_types, unknown_settings, with_defaults
+from tap_balance.streams import BalanceStream, complete_catalog, read_catalog, read_state
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

@@ -7,11 +7,10 @@ from typing import Any
 import pytest
 import requests
 
-from tap_balance.accounts import Account, parse_shard, read_accounts, shard_of
+from tap_balance.accounts import Account, read_accounts, shard_of
 from tap_balance.auth import authenticator_for
+from tap_balance.config import SETTINGS, check_types, parse_shard
 from tap_balance.errors import SettingsError
-from tap_balance.settings import SETTINGS
-from tap_balance.validation import check_types
 
 KEYS = {"dev_key": "fake-key", "dev_secret": "fake-secret"}
 

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tap_balance.accounts import Account, read_accounts
-from tap_balance.accounts_file import read_accounts_file
+from tap_balance.accounts import Account, read_accounts, read_accounts_file
 from tap_balance.errors import SettingsError
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ import yaml
 from parts import ROOT
 from settings_forms import as_meltano_declares
 
-from tap_balance.settings import SETTINGS
+from tap_balance.config import SETTINGS
 from tap_balance.streams import SCHEMA
 
 if TYPE_CHECKING:
@@ -38,12 +38,12 @@ def test_meltano_yml_declares_every_setting_alike() -> None:
     declared = {setting["name"]: setting for setting in _plugin()["settings"]}
     assert list(declared) == setting_names(), "meltano.yml: declare the tap's settings, in order"
     forms = {name: {"name": name} | form for name, form in as_meltano_declares().items()}
-    assert declared == forms, "meltano.yml: let the setting follow tap_balance/settings.py"
+    assert declared == forms, "meltano.yml: let the setting follow tap_balance/config.py"
 
 
 def test_env_example_names_every_setting_and_no_other() -> None:
     example = (ROOT / ".env.example").read_text(encoding="utf-8")
     variables = re.findall(r"^#? ?TAP_BALANCE_([A-Z_]+)=", example, re.MULTILINE)
     assert [name.lower() for name in variables] == setting_names(), (
-        ".env.example: add or remove the setting's line, in the order of tap_balance/settings.py"
+        ".env.example: add or remove the setting's line, in the order of tap_balance/config.py"
     )

@@ -22,7 +22,7 @@ from pages import DOCS, PAGES, README, Page
 from parts import QUIET, ROOT, SUPPORT
 
 from tap_balance import sandbox
-from tap_balance.settings import SETTINGS
+from tap_balance.config import SETTINGS
 from tap_balance.tap import TapBalance
 
 if TYPE_CHECKING:

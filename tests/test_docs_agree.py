@@ -15,7 +15,7 @@ from parts import ROOT
 from targets import Csv, Jsonl, Load, Postgres
 from test_destinations import EXPECTED
 
-from tap_balance.settings import SETTINGS
+from tap_balance.config import SETTINGS
 from tap_balance.streams import SCHEMA, BalanceStream
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ def test_the_settings_table_has_every_setting_with_its_default() -> None:
     declared = {name: str(one.get("default", "")) for name, one in SETTINGS["properties"].items()}
     assert declared.pop("base_url") == ""
     assert list(table.items()) == list(declared.items()), (
-        "README.md, Settings: add a row for the setting, with its default, as settings.py has them"
+        "README.md, Settings: add a row for the setting, with its default, as config.py has them"
     )
 
 

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 import pytest
 from syrupy.extensions.single_file import SingleFileSnapshotExtension, WriteMode
 
+from tap_balance.config import SETTINGS
 from tap_balance.sandbox import settings_of
-from tap_balance.settings import SETTINGS
 
 if TYPE_CHECKING:
     from collections.abc import Callable

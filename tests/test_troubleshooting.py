@@ -13,8 +13,8 @@ from messages import Source, pattern_of, words_of
 from pages import doc, row_cells
 from parts import ROOT
 
+from tap_balance.config import SETTINGS
 from tap_balance.errors import REDIRECT, RULES, UNEXPECTED, api_error
-from tap_balance.settings import SETTINGS
 
 PAGE = doc("troubleshooting")
 TAP = Source(path for path in (ROOT / "tap_balance").glob("*.py") if path.name != "sandbox.py")

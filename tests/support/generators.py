@@ -11,7 +11,7 @@ from documented import OTP, SMS
 from faults import BODY, DEV_SECRET, SECRETS
 from hypothesis import strategies as st
 
-from tap_balance.settings import SETTINGS
+from tap_balance.config import SETTINGS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

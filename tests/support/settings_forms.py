@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tap_balance.settings import SETTINGS
+from tap_balance.config import SETTINGS
 
 # Meltano 4.4.1 has a kind for fractions, `decimal`, and fails on one from the environment.
 _KINDS = {"string": "string", "integer": "integer", "number": "integer", "array": "array"}
