@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import html
 import json
-import os
-import shutil
 import subprocess
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
 import pytest
+from chromium import require_chromium
 from modelled import page_of
 from parts import ROOT
 from warehouses import VENVS
@@ -47,14 +46,7 @@ def test_the_page_says_that_not_all_accounts_have_a_chart(history: History) -> N
 
 @pytest.fixture(scope="session")
 def chromium() -> str:
-    found = os.environ.get("CHROMIUM") or shutil.which("chromium")
-    if not found and shutil.which("apt-get") and os.geteuid() == 0:
-        for arguments in (["update"], ["install", "-y", "--no-install-recommends", "chromium"]):
-            subprocess.run(["apt-get", "-qq", *arguments], check=False, capture_output=True)
-        found = shutil.which("chromium")
-    if not found:
-        pytest.fail("Chromium is missing: run `apt-get install chromium`, or set CHROMIUM=/path")
-    return found
+    return require_chromium()
 
 
 @pytest.mark.parametrize("history", ["postgres"], indirect=True)
