@@ -9,6 +9,8 @@ TESTED := airflow browser dbt fakesnow pipelinewise-target-postgres report targe
 
 export UV_COMPILE_BYTECODE := 1
 export UV_NO_PROGRESS := 1
+# As pip does: where a proxy re-signs TLS, its CA is known to the system only.
+export UV_SYSTEM_CERTS := 1
 
 .DEFAULT_GOAL := help
 .PHONY: help demo demo-airflow report test test-matrix check check-snowflake audit dist bench bench-quick format lock clean
