@@ -15,7 +15,7 @@ def main() -> None:
     # The SDK warns of every Python past its end of life when it is imported; under `-W error`
     # that would end the run of a tap that supports it.
     warnings.filterwarnings("ignore", "Python 3.1[0-9] (reached|will reach) its end of life")
-    from tap_balance.process import run  # noqa: PLC0415
+    from tap_balance.cli import run  # noqa: PLC0415
 
     # Everything is written. Taking the interpreter apart would cost a sixth of a short run's time,
     # and after a signal it would wait for requests that nobody waits for any more.

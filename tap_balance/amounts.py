@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import dataclass
 from decimal import Context, Decimal, InvalidOperation
-from typing import Any
-
-from tap_balance import strict_json
+from typing import Any, NoReturn
 
 FIELDS = ("balance", "gift_balance", "total_balance")
 SCALE = 4
@@ -68,8 +67,9 @@ def parse_body(body: bytes) -> Any:  # noqa: ANN401
         WrongShapeError: An object in it repeats a name.
     """
     try:
-        return strict_json.loads(
+        return json.loads(
             body,
+            parse_constant=_refuse,
             parse_float=_decimal,
             parse_int=_integer,
             object_pairs_hook=_unique,
@@ -185,6 +185,11 @@ def _decimal(text: str) -> Decimal:
         return Decimal(text)
     except InvalidOperation:  # an exponent that no computer can hold
         return Decimal("Infinity")
+
+
+def _refuse(name: str) -> NoReturn:
+    msg = f"{name} is not JSON"  # Python's parser takes NaN and Infinity otherwise
+    raise ValueError(msg)
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

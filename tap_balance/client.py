@@ -15,18 +15,23 @@ from urllib3.exceptions import HTTPError
 
 from tap_balance import transport
 from tap_balance.accounts import is_loopback
-from tap_balance.answers import Answer, judge, not_a_balance, read_retry_after
-from tap_balance.auth import authenticator_for
-from tap_balance.errors import TOO_MANY, AccountError, RetriableError
-from tap_balance.failures import connection_error, host_down
-from tap_balance.hosts import Host
+from tap_balance.auth import authenticator_for, secrets_of
+from tap_balance.concurrency import Host
+from tap_balance.errors import (
+    TOO_MANY,
+    AccountError,
+    RetriableError,
+    connection_error,
+    host_down,
+)
+from tap_balance.responses import Answer, judge, not_a_balance, read_retry_after
 
 if TYPE_CHECKING:
     import logging
     from collections.abc import Sequence
 
     from tap_balance.accounts import Account
-    from tap_balance.shutdown import Shutdown
+    from tap_balance.concurrency import Shutdown
 
 _CONNECT_TIMEOUT = 10.0
 """Seconds for a connection at most."""
@@ -108,7 +113,7 @@ class BalanceClient:
         """
         host = self._hosts[account.url]
         if host.down.is_set():
-            raise host_down(account)
+            raise host_down(urlsplit(account.url).netloc)
         start = time.monotonic()
         tries = 0
         # A copy, because the original counts its tries in one place for all threads.
@@ -181,7 +186,10 @@ class BalanceClient:
             # `requests` lets some of urllib3's errors through, and urllib3 the ValueErrors of
             # http.client, such as that about a chunk of negative size. Not `from error`: their
             # texts may repeat what a proxy or a server said, whatever that was.
-            raise connection_error(error, account, silent=response is None) from None
+            netloc = urlsplit(account.url).netloc
+            raise connection_error(
+                error, netloc, secrets_of(account), silent=response is None
+            ) from None
         observed_at = pendulum.now("UTC")
         if response.status_code == requests.codes.too_many and (wait := read_retry_after(response)):
             host.hold(wait)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from singer_sdk.singerlib import SchemaMessage
 
     from tap_balance.accounts import Account
-    from tap_balance.answers import Answer
+    from tap_balance.responses import Answer
     from tap_balance.snapshots import Snapshot
     from tap_balance.tap import TapBalance
 

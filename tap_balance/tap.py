@@ -19,6 +19,7 @@ from singer_sdk.mapper import RemoveRecordTransform
 from tap_balance.accounts import read_accounts, read_accounts_file
 from tap_balance.amounts import exact_decimal
 from tap_balance.client import BalanceClient
+from tap_balance.concurrency import Progress, Shutdown, fetch_all
 from tap_balance.config import (
     SETTINGS,
     check_types,
@@ -28,9 +29,6 @@ from tap_balance.config import (
     with_defaults,
 )
 from tap_balance.errors import AccountError, AccountsFailedError, RunEndedError, SettingsError
-from tap_balance.fan_out import fetch_all
-from tap_balance.progress import Progress
-from tap_balance.shutdown import Shutdown
 from tap_balance.snapshots import parse_interval, snapshot_of
 from tap_balance.streams import BalanceStream, complete_catalog, read_catalog, read_state
 
@@ -44,7 +42,7 @@ if TYPE_CHECKING:
     from singer_sdk.singerlib import Catalog, Message
 
     from tap_balance.accounts import Account
-    from tap_balance.fan_out import Outcome
+    from tap_balance.concurrency import Outcome
     from tap_balance.snapshots import Snapshot
 
 

@@ -18,8 +18,8 @@ from documented import SMS
 from tap_balance.accounts import Account
 from tap_balance.auth import secrets_of
 from tap_balance.client import BalanceClient
+from tap_balance.concurrency import Shutdown
 from tap_balance.errors import AccountError, RetriableError, safe_text
-from tap_balance.shutdown import Shutdown
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -25,9 +25,9 @@ from tap_process import NO_CA, Run
 from tap_balance.accounts import read_accounts
 from tap_balance.amounts import exact_decimal
 from tap_balance.client import BalanceClient
+from tap_balance.concurrency import Shutdown
 from tap_balance.errors import AccountError
 from tap_balance.sandbox import settings_of
-from tap_balance.shutdown import Shutdown
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping

@@ -29,8 +29,8 @@ from hypothesis import strategies as st
 from parts import NO_PROXY
 from tap_process import Run
 
-from tap_balance.process import run as run_process
-from tap_balance.shutdown import Shutdown
+from tap_balance.cli import run as run_process
+from tap_balance.concurrency import Shutdown
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

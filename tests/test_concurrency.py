@@ -17,14 +17,12 @@ from fault_server import FaultServer, hang, http, read_request
 from faults import BODY, WHOLE
 from tap_process import started
 
-from tap_balance import progress
+from tap_balance import concurrency
 from tap_balance.accounts import Account
 from tap_balance.client import BalanceClient
+from tap_balance.concurrency import Progress, Shutdown, fetch_all
 from tap_balance.errors import AccountError
-from tap_balance.fan_out import fetch_all
-from tap_balance.progress import Progress
 from tap_balance.sandbox import settings_of
-from tap_balance.shutdown import Shutdown
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -33,8 +31,8 @@ if TYPE_CHECKING:
     from fault_server import Script
     from tap_process import Run
 
-    from tap_balance.answers import Answer
-    from tap_balance.fan_out import Outcome
+    from tap_balance.concurrency import Outcome
+    from tap_balance.responses import Answer
     from tap_balance.sandbox import Sandbox
 
 LOGGER = logging.getLogger("test")
@@ -211,7 +209,7 @@ def test_a_429_beyond_max_elapsed_fails_the_others_without_asking() -> None:
 def test_a_long_run_tells_how_far_it_is(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, at_once: int
 ) -> None:
-    monkeypatch.setattr(progress, "INTERVAL", 0.05)
+    monkeypatch.setattr(concurrency, "INTERVAL", 0.05)
 
     def fetch(account: Account) -> Answer:
         time.sleep(0.12 if account.name == "a0" else 0.01)
