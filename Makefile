@@ -24,7 +24,7 @@ demo: .venv/ready .meltano/demo-ready .venvs/report/ready ## From an empty clone
 demo-airflow: .venv/ready .meltano/demo-ready .venvs/airflow/ready ## The same by a real Airflow, on its schedule
 	@.venv/bin/python demo/airflow_demo.py
 
-report: python-for-dbt .venvs/dbt/ready .venvs/report/ready ## Write output/report.html from the dbt models (connection: transform/profiles.yml)
+report: .venvs/dbt/ready .venvs/report/ready ## Write output/report.html from the dbt models (connection: transform/profiles.yml)
 	.venvs/report/bin/python transform/report.py --dbt $(CURDIR)/.venvs/dbt/bin/dbt --output output/report.html
 
 test: .venv/ready .meltano/ready $(TESTED:%=.venvs/%/ready) ## Lint, types, all tests, as in CI on each push
@@ -58,7 +58,7 @@ audit: .venvs/audit/ready ## Look for known vulnerabilities in the highest and t
 dist: .venv/ready ## Build sdist and wheel; the same source gives the same bytes
 	.venv/bin/python -m hatchling build --clean
 
-bench: python-for-dbt .venvs/dbt/ready .venvs/meltano/ready $(BENCH:%=.venvs/bench-%/ready) ## Compare its speed with others; writes benchmarks/RESULTS.md
+bench: .venvs/dbt/ready .venvs/meltano/ready $(BENCH:%=.venvs/bench-%/ready) ## Compare its speed with others; writes benchmarks/RESULTS.md
 	.venv/bin/python benchmarks/bench.py
 	.venv/bin/python benchmarks/transform.py
 
@@ -100,18 +100,12 @@ clean: ## Remove what the other targets made; what was loaded into output/ stays
 MELTANO_INSTALL := env -u UV_COMPILE_BYTECODE MELTANO_CLI_DISABLE_VERSION_CHECK=1 .venvs/meltano/bin/meltano install
 PLUGIN_PINS := meltano.yml $(patsubst %,requirements/%.txt,build dbt tap target-jsonl target-postgres target-snowflake)
 
-# dbt-core 1.11 dies on 3.14 (dbt-labs/dbt-core#12098).
-.PHONY: python-for-dbt
-python-for-dbt: .venv/ready
-	@.venv/bin/python -c 'import sys; sys.exit(sys.version_info >= (3, 14) and \
-	  "dbt does not run on Python 3.14 yet: make clean, then set PYTHON=python3.13 or older")'
-
-.meltano/ready: .venvs/meltano/ready $(PLUGIN_PINS) | python-for-dbt
+.meltano/ready: .venvs/meltano/ready $(PLUGIN_PINS)
 	@echo 'Installing the plugins of meltano.yml ...'
 	@$(MELTANO_INSTALL)
 	@touch $@
 
-.meltano/demo-ready: .venvs/meltano/ready $(PLUGIN_PINS) | python-for-dbt
+.meltano/demo-ready: .venvs/meltano/ready $(PLUGIN_PINS)
 	@echo 'Installing the tap, the target and dbt for Meltano ...'
 	@$(MELTANO_INSTALL) extractor tap-balance loader target-postgres
 	@$(MELTANO_INSTALL) utility dbt-postgres

@@ -249,6 +249,8 @@ _FAILURES: tuple[tuple[type[BaseException], str], ...] = (
     (NewConnectionError, "no connection to {host}"),
     (BaseException, "the connection to {host} broke before the answer was complete"),
 )
+# By OpenSSL's number (X509_V_ERR_... in x509_vfy.h), since its words change with its version.
+_CERTIFICATE_DATES = {9: "certificate is not yet valid", 10: "certificate has expired"}
 _CHECK_NETWORK = (
     "Check the network from this machine, base_url, and HTTPS_PROXY and NO_PROXY if there is a "
     "proxy."
@@ -277,7 +279,8 @@ def connection_error(
     causes = list(_causes(error))
     for cause in causes:
         if isinstance(cause, ssl.SSLCertVerificationError):
-            reason = safe_text(cause.verify_message, secrets)
+            reason = _CERTIFICATE_DATES.get(cause.verify_code, cause.verify_message)
+            reason = safe_text(reason, secrets)
             return AccountError(
                 f"the certificate of {host} is not trusted ({reason})",
                 "If your network has a CA of its own, name its file in REQUESTS_CA_BUNDLE; "

@@ -14,6 +14,8 @@ from bank import serving
 from documented import SMS
 from tap_process import NO_CA
 
+from tap_balance.errors import connection_error
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
@@ -97,6 +99,22 @@ def test_a_certificate_that_is_not_trusted_is_an_error_before_anything_is_sent(
     assert "REQUESTS_CA_BUNDLE" in run.errors[0]
     assert asked == []
     assert run.records == []
+
+
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [
+        (9, "is not trusted (certificate is not yet valid)"),
+        (10, "is not trusted (certificate has expired)"),
+        (18, "is not trusted (as OpenSSL says it)"),
+    ],
+)
+def test_the_dates_of_a_certificate_are_described_alike_by_every_openssl(
+    code: int, words: str
+) -> None:
+    error = ssl.SSLCertVerificationError()
+    error.verify_code, error.verify_message = code, "as OpenSSL says it"
+    assert words in str(connection_error(error, "localhost", (), silent=True))
 
 
 def test_a_ca_bundle_that_cannot_be_read_is_named(run_tap: Callable[..., Run]) -> None:
