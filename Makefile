@@ -1,11 +1,11 @@
 # Everything below sets itself up; a machine needs Python 3.10 or newer (with venv) and make.
 PYTHON ?= python3
 BENCH := aiohttp airbyte dlt rest-msdk
-LOCKS := airflow audit bootstrap browser build dbt fakesnow meltano pipelinewise-target-postgres report target-csv \
+LOCKS := airflow audit bootstrap browser build dbt dbt-1-10 dbt-1-11 fakesnow meltano pipelinewise-target-postgres report target-csv \
   target-jsonl target-postgres target-snowflake $(BENCH:%=bench-%)
 # How old a release has to be to be pinned: a bad one is mostly found out by then, and mirrors know it.
 COOL_DOWN := "7 days"
-TESTED := airflow browser dbt fakesnow pipelinewise-target-postgres report target-csv
+TESTED := airflow browser dbt dbt-1-10 dbt-1-11 fakesnow pipelinewise-target-postgres report target-csv
 
 export UV_COMPILE_BYTECODE := 1
 export UV_NO_PROGRESS := 1
