@@ -8,14 +8,15 @@ comes from the environment.
 from __future__ import annotations
 
 import contextlib
+import json
 import shutil
-import sys
 import time
 from typing import TYPE_CHECKING
 
-from airflow_home import Airflow
+from airflow_home import COMMAND, Airflow
+from steps import StepError, run_command, say, start, step
 
-from demo import OUTPUT, say, servers, start, step, table_of
+from demo import OUTPUT, servers, table_of
 from tap_balance.sandbox import settings_of
 
 if TYPE_CHECKING:
@@ -35,23 +36,35 @@ def main() -> None:
     with servers() as (base_url, database), contextlib.ExitStack() as stack:
         airflow = make_airflow(base_url, database)
         with step("Making Airflow's database"):
-            migrated = airflow.run("db", "migrate")
-            if migrated.returncode:
-                sys.exit(f"\nairflow db migrate failed:\n{migrated.stdout}")
+            run_command(
+                [COMMAND, "db", "migrate"],
+                HOME / "db-migrate.log",
+                env=airflow.environment,
+                cwd=HOME,
+            )
         with step("Starting Airflow; its DAG processor picks the DAG up"):
-            stack.enter_context(airflow.running())
-            wait_for(airflow, "SELECT dag_id FROM dag WHERE dag_id = 'tap_balance'")
+            try:
+                stack.enter_context(airflow.running())
+            except TimeoutError as error:
+                raise not_ready(component="api-server") from error
+            wait_for(
+                airflow, "dag-processor", "SELECT dag_id FROM dag WHERE dag_id = 'tap_balance'"
+            )
         with step("A scheduled run: the shards at once, then the checks and the models"):
             [(run, state)] = wait_for(
                 airflow,
-                "SELECT run_id, state FROM dag_run WHERE run_type = 'scheduled' "
-                "AND state IN ('success', 'failed') ORDER BY id LIMIT 1",
+                "scheduler",
+                # A task that has failed for good is enough; those after it would go on for minutes.
+                "SELECT run_id, state FROM dag_run WHERE run_type = 'scheduled' AND state "
+                "IN ('success', 'failed') UNION ALL "
+                "SELECT run_id, state FROM task_instance WHERE state = 'failed' "
+                "ORDER BY run_id LIMIT 1",
             )
+        if state != "success":
+            raise task_failed(airflow, run)
         show(airflow, database, run)
         with step("Ending Airflow"):
             stack.close()
-    if state != "success":
-        sys.exit(f"The run {run} ended as {state}; its logs are in {HOME}/logs.")
     say(f"\nDone in {time.monotonic() - started:.0f} s; everything that was started is stopped.")
     say(
         f"Airflow's logs are in {HOME.relative_to(OUTPUT.parent)}. For your own Airflow, copy\n"
@@ -80,14 +93,35 @@ def make_airflow(base_url: str, database: embedded.Postgres) -> Airflow:
     )
 
 
-def wait_for(airflow: Airflow, sql: str) -> list[tuple[str, ...]]:
-    """Wait until Airflow's metadata have such a row."""
+def wait_for(airflow: Airflow, component: str, sql: str) -> list[tuple[str, ...]]:
+    """Wait until a component of Airflow has written such a row into its metadata."""
     deadline = time.monotonic() + PATIENCE
     while time.monotonic() < deadline:
         if rows := airflow.query(sql):
             return rows
         time.sleep(0.5)
-    sys.exit(f"\nAirflow did not get there in {PATIENCE:.0f} s; its logs are in {HOME}.")
+    raise not_ready(component)
+
+
+def not_ready(component: str) -> StepError:
+    """A component of Airflow that did not do its part in time."""
+    log = HOME / f"{component}.log"
+    what = f"airflow {component} has not done its part after {PATIENCE:.0f} s"
+    return StepError(what, log.read_text(), log)
+
+
+def task_failed(airflow: Airflow, run: str) -> StepError:
+    """The first task of a run that failed, with what it logged last."""
+    task, attempt = airflow.query(
+        "SELECT task_id, try_number FROM task_instance WHERE run_id = ? AND state = 'failed' "
+        "ORDER BY end_date LIMIT 1",
+        run,
+    )[0]
+    log = next((HOME / "logs").glob(f"*/run_id={run}/task_id={task}/**/attempt={attempt}.log"))
+    events = [json.loads(line)["event"] for line in log.read_text().splitlines()]
+    return StepError(
+        f"The task {task} of {run} failed in attempt {attempt}", "\n".join(events), log
+    )
 
 
 def show(airflow: Airflow, database: embedded.Postgres, run: str) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from datetime import datetime
+    from pathlib import Path
 
     import embedded
 
@@ -40,6 +41,16 @@ def moments(now: datetime) -> Iterator[tuple[str, tuple[str, ...]]]:
         as_of = (now - timedelta(days=days)).isoformat()
         variables = json.dumps({"as_of": as_of})
         yield title, ("build", "--exclude-resource-types", "unit_test", "--vars", variables)
+
+
+def only_alerts_failed(results: Path) -> bool:
+    """Whether dbt's run_results.json has no failures but those of alerts."""
+    manifest = json.loads(results.with_name("manifest.json").read_text(encoding="utf-8"))
+    return all(
+        result["status"] == "fail" and "alert" in manifest["nodes"][result["unique_id"]]["tags"]
+        for result in json.loads(results.read_text(encoding="utf-8"))["results"]
+        if result["status"] not in {"success", "pass", "warn"}
+    )
 
 
 def told(database: embedded.Postgres) -> str:

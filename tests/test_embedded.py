@@ -67,6 +67,19 @@ def test_a_process_that_had_a_server_logs_nothing_at_its_end(closed: Path) -> No
     assert (done.returncode, done.stderr) == (0, "")
 
 
+@pytest.mark.e2e
+def test_a_server_that_cannot_start_leaves_the_reason_in_the_error(closed: Path) -> None:
+    (closed / "data").mkdir()
+    (closed / "data" / "file").touch()
+    with (
+        pytest.raises(subprocess.CalledProcessError) as raised,
+        embedded.postgres(closed / "data"),
+    ):
+        pass
+    reason = f'initdb: error: directory "{closed}/data" exists but is not empty'
+    assert raised.value.output.splitlines()[0] == reason
+
+
 def test_notes_are_taken_where_nothing_has_run_before(
     closed: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
