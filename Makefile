@@ -13,7 +13,7 @@ export UV_NO_PROGRESS := 1
 export UV_SYSTEM_CERTS := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-airflow report test test-matrix check check-snowflake audit dist bench bench-quick format lock clean
+.PHONY: help demo demo-airflow report test test-fresh test-matrix check check-snowflake audit dist bench bench-quick format lock clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -30,6 +30,10 @@ report: .venvs/dbt/ready .venvs/report/ready ## Write output/report.html from th
 test: .venv/ready .meltano/ready $(TESTED:%=.venvs/%/ready) ## Lint, types, all tests, as in CI on each push
 	@$(MAKE) --no-print-directory lint
 	.venv/bin/python -m pytest --numprocesses 2
+
+SUITE ?= trixie
+test-fresh: ## make demo and make test in a new Debian (SUITE=trixie or forky), as an ordinary user; needs root
+	@tests/support/fresh.sh $(SUITE) 'make demo' 'make test'
 
 test-matrix: .venv/ready dist ## Each Python here (or PYTHONS=...) with the lowest and the newest dependencies
 	@.venv/bin/python tests/support/matrix.py --exclude-newer $(COOL_DOWN) $(PYTHONS)

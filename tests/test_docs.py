@@ -88,7 +88,7 @@ def test_every_make_target_is_in_the_makefile() -> None:
     used = commands("make")
     assert len(used) > 20
     for page, arguments in used:
-        assert set(arguments) <= targets, page
+        assert {word for word in arguments if "=" not in word} <= targets, page
 
 
 def tap_help() -> str:

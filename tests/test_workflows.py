@@ -33,6 +33,18 @@ def test_every_python_that_is_promised_is_tested() -> None:
     assert f'requires-python = ">={promised[0]}"' in read("pyproject.toml")
 
 
+def test_a_fresh_machine_has_the_same_packages_in_ci_as_in_make_test_fresh() -> None:
+    packages = re.search(r"^PACKAGES=(.*)", read("tests/support/fresh.sh"), re.MULTILINE)
+    assert packages
+    names = packages[1].replace(",", " ")
+    (install, _, run) = jobs()["ci/fresh"]["steps"]
+    assert f"--no-install-recommends {names}\n" in install["run"]
+    assert f"`{names}`" in read("CONTRIBUTING.md")
+    commands = re.search(r"^test-fresh:.*\n\t.*\(SUITE\) (.*)", read("Makefile"), re.MULTILINE)
+    assert commands
+    assert re.findall("make [a-z]+", run["run"]) == commands[1].strip("'").split("' '")
+
+
 def test_a_release_is_what_ci_has_built_and_nothing_is_published_that_was_not_attested() -> None:
     steps = ("agree", "ci", "attest", "publish", "github-release")
     needs = {step: jobs()[f"release/{step}"].get("needs") for step in steps}

@@ -1,0 +1,86 @@
+#!/usr/bin/env bash
+# `make test-fresh SUITE=trixie`: the two commands of the README in a new Debian, by an ordinary user.
+#
+# Usage: fresh.sh SUITE COMMAND...
+#
+# Builds a root with debootstrap, clones HEAD into it, and runs each COMMAND in the clone. Prints how long each took and
+# its last lines; all output is in output/fresh-SUITE.log. Exits with 1 if a command failed. Needs root.
+#
+# DEBIAN_MIRROR  where Debian packages come from
+# PIP_CERT       the CA bundle of a proxy on this machine, which is copied
+set -euo pipefail
+
+PACKAGES=python3,python3-venv,git,ca-certificates,make
+DEBIAN_MIRROR=${DEBIAN_MIRROR:-http://deb.debian.org/debian}
+# How pip and uv reach an index from here.
+FROM_THIS_MACHINE='^(PIP_(EXTRA_)?INDEX_URL|UV_(DEFAULT_|EXTRA_)?INDEX(_URL)?|(HTTPS?|ALL|NO)_PROXY)='
+LAST_LINES=25
+
+main() {
+  suite=$1
+  shift
+  repository=$(cd "$(dirname "$0")/../.." && pwd)
+  log=$repository/output/fresh-$suite.log
+  [ "$(id -u)" = 0 ] || fail 'needs root, for debootstrap and chroot'
+  command -v debootstrap > /dev/null || fail 'needs debootstrap: apt-get install debootstrap'
+  mkdir -p "$(dirname "$log")"
+  : > "$log"
+
+  root=$(mktemp -d /var/tmp/fresh-XXXXXX)
+  trap 'rm -rf --one-file-system "$root"' EXIT
+  chmod 755 "$root" # mktemp lets only root in
+  build_root
+  copy_clone
+  status=0
+  for command; do
+    run "$command" || status=1
+  done
+  exit "$status"
+}
+
+build_root() {
+  echo "Building a root of Debian $suite ..."
+  # Older releases of debootstrap do not know the newest suites, which are built as sid is.
+  script=/usr/share/debootstrap/scripts/$suite
+  [ -e "$script" ] || script=/usr/share/debootstrap/scripts/sid
+  debootstrap --variant=minbase --include="$PACKAGES" "$suite" "$root" "$DEBIAN_MIRROR" "$script" >> "$log" 2>&1 ||
+    fail 'debootstrap failed'
+  cp /etc/resolv.conf /etc/hosts "$root/etc/"
+  if [ -n "${PIP_CERT:-}" ]; then
+    cp "$PIP_CERT" "$root/etc/ssl/certs/ca-certificates.crt"
+  fi
+  chroot "$root" useradd --create-home --shell /bin/bash user
+}
+
+copy_clone() {
+  git -c safe.directory='*' clone --quiet --no-hardlinks "$repository" "$root/home/user/tap-balance"
+  chroot "$root" chown -R user: /home/user/tap-balance
+}
+
+# In namespaces of its own: whatever is still mounted or running at the end goes with them.
+run() {
+  echo "\$ $1"
+  echo "\$ $1" >> "$log"
+  begin=$SECONDS
+  code=0
+  # shellcheck disable=SC2016
+  unshare --mount --pid --fork --kill-child bash -c '
+    mount -t proc proc "$1/proc"
+    mount -t tmpfs -o mode=1777 tmpfs "$1/dev/shm"
+    exec chroot --userspec=user:user "$1" "${@:3}" bash -c "cd ~/tap-balance && $2"
+  ' bash "$root" "$1" env -i "${environment[@]}" > "$log.part" 2>&1 || code=$?
+  cat "$log.part" >> "$log"
+  tail -n "$LAST_LINES" "$log.part"
+  rm "$log.part"
+  echo "=> $1: exit status $code after $((SECONDS - begin)) s"
+  return "$code"
+}
+
+fail() {
+  echo "test-fresh: $1${log:+ (see $log)}" >&2
+  exit 1
+}
+
+mapfile -t environment < <(env | grep -iE "$FROM_THIS_MACHINE")
+environment+=(HOME=/home/user USER=user PATH=/usr/local/bin:/usr/bin:/bin)
+main "$@"
