@@ -22,7 +22,7 @@ _EXACT = Context(prec=2 * _LONGEST_NUMBER)
 
 
 class NotJSONError(ValueError):
-    """The body is no JSON document."""
+    """The body is not a JSON document."""
 
 
 class WrongShapeError(ValueError):
@@ -38,14 +38,14 @@ class Amounts:
         gift_balance10000: Gift balance, x10000.
         total_balance10000: Both together, x10000, as the provider states it.
         currency: ISO 4217 code, or None where the body has none.
-        doubts: What in the body does not agree with these integers; worth a warning.
+        warnings: What in the body does not agree with these integers.
     """
 
     balance10000: int
     gift_balance10000: int
     total_balance10000: int
     currency: str | None = None
-    doubts: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
 
 def exact_decimal(value10000: int) -> str:
@@ -63,7 +63,7 @@ def parse_body(body: bytes) -> Any:  # noqa: ANN401
     with a repeated name is refused: nobody can say which of the two amounts is meant.
 
     Raises:
-        NotJSONError: It is no JSON (NaN and Infinity are none either), or nested too deep.
+        NotJSONError: It is not JSON (nor are NaN and Infinity), or nested too deep.
         WrongShapeError: An object in it repeats a name.
     """
     try:
@@ -91,15 +91,15 @@ def read_sms(body: Any) -> Amounts:  # noqa: ANN401
     """
     body = _object(body)
     if "balance10000" not in body and "currency" in body:
-        msg = "this is an answer of the otp product, and `product` says sms"
+        msg = "the response has the otp format, but `product` is sms"
         raise WrongShapeError(msg)
     integers = {field: _x10000(body, f"{field}10000", places=0) for field in FIELDS}
-    doubts = [
+    warnings = [
         f"`{field}` does not agree with `{field}10000`"
         for field, value in integers.items()
         if not _agrees(body.get(field), value)
     ]
-    return _amounts(integers, None, doubts)
+    return _amounts(integers, None, warnings)
 
 
 def read_otp(body: Any) -> Amounts:  # noqa: ANN401
@@ -111,7 +111,7 @@ def read_otp(body: Any) -> Amounts:  # noqa: ANN401
     """
     body = _object(body)
     if "balance10000" in body:
-        msg = "this is an answer of the sms product, and `product` says otp"
+        msg = "the response has the sms format, but `product` is otp"
         raise WrongShapeError(msg)
     integers = {field: _x10000(body, field, places=SCALE) for field in FIELDS}
     currency = body.get("currency")
@@ -121,19 +121,19 @@ def read_otp(body: Any) -> Amounts:  # noqa: ANN401
     return _amounts(integers, currency, [])
 
 
-def _amounts(integers: dict[str, int], currency: str | None, doubts: list[str]) -> Amounts:
+def _amounts(integers: dict[str, int], currency: str | None, warnings: list[str]) -> Amounts:
     balance, gift_balance, total_balance = (integers[field] for field in FIELDS)
     if total_balance != balance + gift_balance:
-        doubts.append("the total is not the sum of paid and gift balance")
-    return Amounts(balance, gift_balance, total_balance, currency, tuple(doubts))
+        warnings.append("the total is not the sum of paid and gift balance")
+    return Amounts(balance, gift_balance, total_balance, currency, tuple(warnings))
 
 
 def _object(body: Any) -> dict[str, Any]:  # noqa: ANN401
     if not isinstance(body, dict):
-        msg = "the answer is not a JSON object"
+        msg = "the response is not a JSON object"
         raise WrongShapeError(msg)
     if not body:
-        msg = "the answer is an empty JSON object"
+        msg = "the response is an empty JSON object"
         raise WrongShapeError(msg)
     return body
 
@@ -158,7 +158,7 @@ def _x10000(body: dict[str, Any], name: str, *, places: int) -> int:
     if not _SMALLEST <= value <= _LARGEST:
         raise WrongShapeError(too_large)
     if len(value.as_tuple().digits) > _LONGEST_NUMBER or value.adjusted() < -_LONGEST_NUMBER:
-        # What is so close to zero would become zero without a word.
+        # What is so close to zero would become zero silently.
         raise WrongShapeError(msg)
     shifted = value.scaleb(places, _EXACT)
     if shifted != int(shifted):
@@ -195,6 +195,6 @@ def _refuse(name: str) -> NoReturn:
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     result = dict(pairs)
     if len(result) != len(pairs):
-        msg = "the answer repeats a name within one object"
+        msg = "the response repeats a name within one object"
         raise WrongShapeError(msg)
     return result

@@ -60,9 +60,8 @@ def _run(args: Sequence[str] | None) -> int:
         for problem in error.problems:
             logger.error("%s", problem)  # noqa: TRY400
         logger.error("The settings are wrong; nothing was sent.")  # noqa: TRY400
-    except AccountsFailedError as error:
-        for line in error.lines:
-            logger.error("%s", line)  # noqa: TRY400
+    except AccountsFailedError:
+        pass  # each was logged when it failed
     except MappingError as error:
         logger.error("stream_maps: %s Correct the setting.", error)  # noqa: TRY400
     except SingerSDKError as error:

@@ -1,4 +1,4 @@
-"""What can go wrong: one table for the API's answers, and errors that carry a line for the user."""
+"""What can go wrong: one table for the API's responses, and errors that carry a line to log."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from urllib.parse import unquote, unquote_plus
 
 import requests
 from singer_sdk.exceptions import ConfigurationError
-from urllib3.exceptions import NewConnectionError
+from urllib3.exceptions import DecodeError, InvalidHeader
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -34,20 +34,22 @@ class SettingsError(ConfigurationError):
 
 
 class AccountError(Exception):
-    """One account gave no balance, and trying again would not help.
+    """One account gave no balance, and another attempt would not help.
 
     Args:
         happened: What happened, in the words of the one who reads the log.
         next_step: What the reader can do about it.
+        unreachable: Whether no connection to the host could be made.
     """
 
-    def __init__(self, happened: str, next_step: str) -> None:
+    def __init__(self, happened: str, next_step: str, *, unreachable: bool = False) -> None:
         super().__init__(happened)
         self.happened = happened
         self.next_step = next_step
+        self.unreachable = unreachable
 
     def line(self, account: str) -> str:
-        """Tell in one line which account failed, what happened and what to do next.
+        """Report in one line which account failed, what happened and what to do next.
 
         Args:
             account: Name of the account; written with `repr`, so that it stays on one line.
@@ -56,44 +58,48 @@ class AccountError(Exception):
 
 
 class RetriableError(AccountError):
-    """One account gave no balance this time; trying again may help.
+    """One account gave no balance this time; another attempt may help.
 
     Args:
         happened: What happened.
         next_step: What the reader can do if it stays like that.
         retry_after: Seconds that the server asked to wait, or None.
-        silent: Whether there was no answer at all, not even a bad one.
+        rate_limited: Whether that holds for all accounts of the host.
+        timed_out: Whether the attempt took all its time.
+        unreachable: Whether no connection to the host could be made.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913
         self,
         happened: str,
         next_step: str,
-        retry_after: float | None = None,
         *,
-        silent: bool = False,
+        retry_after: float | None = None,
+        rate_limited: bool = False,
+        timed_out: bool = False,
+        unreachable: bool = False,
     ) -> None:
-        super().__init__(happened, next_step)
+        super().__init__(happened, next_step, unreachable=unreachable)
         self.retry_after = retry_after
-        self.silent = silent
+        self.rate_limited = rate_limited
+        self.timed_out = timed_out
 
 
 class AccountsFailedError(Exception):
-    """Some accounts gave no balance; everything that was read is on stdout already.
+    """Some accounts gave no balance, as was logged; all that was read has been written to stdout.
 
     Args:
-        lines: One line per failed account.
+        count: How many.
     """
 
-    def __init__(self, lines: list[str]) -> None:
-        super().__init__("; ".join(lines))
-        self.lines = lines
+    def __init__(self, count: int) -> None:
+        super().__init__(count)
 
 
 class RunEndedError(BaseException):
     """The run has to end at once: a signal came, or nobody reads stdout any more.
 
-    It is no `Exception`, so that nothing on its way takes it for the failure of one account.
+    It is not an `Exception`, so that nothing on its way takes it for the failure of one account.
 
     Args:
         message: What ended the run.
@@ -111,7 +117,7 @@ class _Rule(NamedTuple):
     next_step: str
 
 
-_LATER = "It is usually gone by the next run; if it stays, ask EngageLab support."
+_LATER = "This usually resolves by the next run; if it persists, contact EngageLab support."
 TOO_MANY = "Lower max_concurrency or run less often."
 """What to do when the API answers 429."""
 
@@ -154,11 +160,9 @@ RULES: dict[tuple[int, int | None], _Rule] = {
         next_step="Check the key's permissions and its IP allow-list in the EngageLab console.",
     ),
     (404, None): _Rule(retriable=False, meaning="no such address", next_step=_CHECK_URL),
-    (429, None): _Rule(
-        retriable=True,
-        meaning="too many requests",
-        next_step=TOO_MANY,
-    ),
+    (408, None): _Rule(retriable=True, meaning="request timeout", next_step=_LATER),
+    (425, None): _Rule(retriable=True, meaning="too early", next_step=_LATER),
+    (429, None): _Rule(retriable=True, meaning="too many requests", next_step=TOO_MANY),
     (500, None): _Rule(retriable=True, meaning="the server failed", next_step=_LATER),
     (502, None): _Rule(retriable=True, meaning="bad gateway", next_step=_LATER),
     (503, None): _Rule(retriable=True, meaning="service unavailable", next_step=_LATER),
@@ -168,6 +172,8 @@ REDIRECT = _Rule(
     retriable=False, meaning="a redirect, which is never followed", next_step=_CHECK_URL
 )
 UNEXPECTED = _Rule(retriable=False, meaning="an unexpected status", next_step=_CHECK_URL)
+_NEVER_RETRIED = {501, 505}
+"""What these report of the server (not implemented, HTTP version) does not change by itself."""
 
 
 def api_error(
@@ -176,7 +182,7 @@ def api_error(
     message: str | None = None,
     retry_after: float | None = None,
 ) -> AccountError:
-    """Turn an answer that is not a balance into the error to raise.
+    """Turn a response that is not a balance into the error to raise.
 
     The HTTP status and the API's code together decide; for a code that is not in the table
     the status alone does ("EngageLab SMS: Query Balance").
@@ -188,12 +194,11 @@ def api_error(
         retry_after: Seconds that the server asked to wait, or None.
 
     Returns:
-        A `RetriableError` if trying again may help, else an `AccountError`.
+        A `RetriableError` if another attempt may help, otherwise an `AccountError`.
     """
-    if 300 <= status < 400:  # noqa: PLR2004
-        rule = REDIRECT
-    else:
-        rule = RULES.get((status, code)) or RULES.get((status, None), UNEXPECTED)
+    by_class = {3: REDIRECT, 5: RULES[500, None]}.get(status // 100, UNEXPECTED)
+    others = UNEXPECTED if status in _NEVER_RETRIED else by_class
+    rule = RULES.get((status, code)) or RULES.get((status, None), others)
     happened = f"HTTP {status}"
     if code is not None:
         happened += f", code {code}"
@@ -201,7 +206,12 @@ def api_error(
         happened += f" ({message})"
     happened += f": {rule.meaning}"
     if rule.retriable:
-        return RetriableError(happened, rule.next_step, retry_after)
+        return RetriableError(
+            happened,
+            rule.next_step,
+            retry_after=retry_after,
+            rate_limited=status == requests.codes.too_many,
+        )
     return AccountError(happened, rule.next_step)
 
 
@@ -235,27 +245,32 @@ def _unwrapped(text: str) -> Iterator[str]:
             yield bare
 
 
-# Looked up in this order: the first kind that is among the causes names the failure.
-_FAILURES: tuple[tuple[type[BaseException], str], ...] = (
-    (requests.exceptions.ProxyError, "the proxy did not connect to {host}"),
-    (socket.gaierror, "unknown host {host}"),
-    (requests.ConnectTimeout, "no connection to {host} in time"),
-    (requests.ReadTimeout, "no complete answer from {host} in time"),
-    (TimeoutError, "no complete answer from {host} in time"),
-    (ConnectionRefusedError, "{host} refused the connection"),
-    (ssl.SSLError, "no TLS connection to {host}"),
-    (requests.exceptions.ContentDecodingError, "the answer of {host} is compressed wrongly"),
-    (requests.exceptions.InvalidHeader, "the answer of {host} is not proper HTTP"),
-    (NewConnectionError, "no connection to {host}"),
-    (BaseException, "the connection to {host} broke before the answer was complete"),
-)
 # By OpenSSL's number (X509_V_ERR_... in x509_vfy.h), since its words change with its version.
 _CERTIFICATE_DATES = {9: "certificate is not yet valid", 10: "certificate has expired"}
 _CHECK_NETWORK = (
     "Check the network from this machine, base_url, and HTTPS_PROXY and NO_PROXY if there is a "
     "proxy."
 )
-_UNASKABLE = (
+# Looked up in this order: the first kind that is among the causes names the failure. Without a
+# connection, these:
+_NOT_CONNECTED: tuple[tuple[type[BaseException], str], ...] = (
+    (requests.exceptions.ProxyError, "the proxy did not connect to {host}"),
+    (socket.gaierror, "unknown host {host}"),
+    (TimeoutError, "no connection to {host} in time"),
+    (requests.ConnectTimeout, "no connection to {host} in time"),
+    (ConnectionRefusedError, "{host} refused the connection"),
+    (ssl.SSLError, "no TLS connection to {host}"),
+    (ConnectionError, "the connection to {host} broke before the response was complete"),
+    (OSError, "no connection to {host}"),
+)
+_NO_RESPONSE: tuple[tuple[type[BaseException], str], ...] = (
+    (requests.ReadTimeout, "timed out waiting for a complete response from {host}"),
+    (TimeoutError, "timed out waiting for a complete response from {host}"),
+    (DecodeError, "{host} sent a response that cannot be decompressed"),
+    (InvalidHeader, "{host} sent a malformed HTTP response"),
+    (BaseException, "the connection to {host} broke before the response was complete"),
+)
+_INVALID = (
     requests.exceptions.InvalidSchema,
     requests.exceptions.InvalidURL,  # InvalidProxyURL is one
     requests.exceptions.MissingSchema,
@@ -263,18 +278,18 @@ _UNASKABLE = (
 
 
 def connection_error(
-    error: Exception, host: str, secrets: tuple[str, ...], *, silent: bool
+    error: Exception, host: str, secrets: tuple[str, ...], *, connected: bool
 ) -> AccountError:
-    """Say in a few words why no answer came; the libraries' own texts run over many lines.
+    """Report in a few words why no response came; the libraries' own texts run over many lines.
 
     Args:
         error: What `requests` or urllib3 raised.
-        host: Who was asked.
+        host: Host and port of the request.
         secrets: What must not be shown.
-        silent: Whether not even the beginning of an answer came.
+        connected: Whether the request was sent.
 
     Returns:
-        A `RetriableError` if trying again may help, else an `AccountError`.
+        A `RetriableError` if another attempt may help, otherwise an `AccountError`.
     """
     causes = list(_causes(error))
     for cause in causes:
@@ -284,28 +299,55 @@ def connection_error(
             return AccountError(
                 f"the certificate of {host} is not trusted ({reason})",
                 "If your network has a CA of its own, name its file in REQUESTS_CA_BUNDLE; "
-                "else check base_url.",
+                "otherwise check base_url.",
+                unreachable=True,
             )
-    if isinstance(error, _UNASKABLE):
+    if isinstance(error, _INVALID):
+        if "SOCKS" in str(error):
+            return AccountError(
+                f"{host} is behind a SOCKS proxy, and the Python package PySocks is missing",
+                "Install PySocks in the environment of the tap, or set HTTPS_PROXY and ALL_PROXY "
+                "to a proxy that uses HTTP.",
+            )
         return AccountError(
-            f"{host} cannot be asked ({type(error).__name__})",
+            f"no request can be sent to {host} ({type(error).__name__})",
             "Check base_url, and HTTPS_PROXY and ALL_PROXY in the environment.",
         )
     happened = next(
-        text for kind, text in _FAILURES if any(isinstance(cause, kind) for cause in causes)
+        text
+        for kind, text in (_NO_RESPONSE if connected else (*_NOT_CONNECTED, *_NO_RESPONSE))
+        if any(isinstance(cause, kind) for cause in causes)
     )
-    return RetriableError(happened.format(host=host), _CHECK_NETWORK, silent=silent)
+    return RetriableError(
+        happened.format(host=host),
+        _CHECK_NETWORK,
+        timed_out=any(isinstance(cause, (TimeoutError, requests.Timeout)) for cause in causes),
+        unreachable=not connected,
+    )
 
 
 def host_down(host: str) -> AccountError:
-    """Say why an account was not asked for: its host answers nobody.
+    """Make the error of an account that was skipped because nobody reaches its host.
 
     Args:
-        host: Who is not asked.
+        host: Host and port.
     """
     return AccountError(
-        f"{host} answered no other account in all its tries, so it was not asked for this one",
-        _CHECK_NETWORK,
+        f"skipped: {host} could not be reached for any of the previous accounts", _CHECK_NETWORK
+    )
+
+
+def rate_limited(host: str, seconds: float) -> RetriableError:
+    """Make the error of an account that was not requested while its host allows no requests.
+
+    Args:
+        host: Host and port.
+        seconds: How long it still allows none.
+    """
+    return RetriableError(
+        f"{host} is rate limiting (it sent Retry-After for another account)",
+        TOO_MANY,
+        retry_after=seconds,
     )
 
 

@@ -1,4 +1,4 @@
-"""What an answer of the API is: a balance, or which error."""
+"""What a response of the API means: a balance, or which error."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import requests
 from tap_balance import amounts
 from tap_balance.auth import secrets_of
 from tap_balance.errors import AccountError, RetriableError, api_error, safe_text
+from tap_balance.transport import LARGEST_BODY
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -26,39 +27,44 @@ _READERS: Mapping[Product, Callable[[Any], amounts.Amounts]] = {
 }
 
 
-class Answer(NamedTuple):
-    """What the API said about one account.
+class Balance(NamedTuple):
+    """What one account has left, and when.
 
     Attributes:
         amounts: The exact amounts.
-        observed_at: When the answer had arrived, UTC.
+        observed_at: When the response had arrived, UTC.
     """
 
     amounts: amounts.Amounts
     observed_at: pendulum.DateTime
 
 
-def judge(response: requests.Response, body: bytes, account: Account) -> amounts.Amounts:
-    """Decide what an answer is: a balance, or which error.
+def parse_response(
+    response: requests.Response, body: bytes | None, account: Account
+) -> amounts.Amounts:
+    """Decide what a response is: a balance, or which error.
 
     Args:
         response: Its status and headers.
-        body: The whole body, decompressed.
-        account: Whose balance was asked for.
+        body: The whole body, decompressed, or None if it is too long.
+        account: Whose balance was requested.
 
     Raises:
-        AccountError: It is not a balance. It is a `RetriableError` if trying again may help.
+        AccountError: It is not a balance. It is a `RetriableError` if another attempt may help.
     """
     status = response.status_code
     if status != requests.codes.ok:
-        code, message = _api_code(body, account)
+        code, message = _api_code(body or b"", account)
         raise api_error(status, code, message, read_retry_after(response))
+    if body is None:
+        msg = f"longer than {LARGEST_BODY} bytes"
+        raise _not_a_balance(msg)
     try:
         return _amounts_in(body, account.product)
     except amounts.NotJSONError:
         happened = f"HTTP 200 with a body that is not JSON ({len(body)} bytes)"
         next_step = (
-            "Something between here and the API may have answered (a proxy, a log-in page); "
+            "Something between here and the API may have responded (a proxy, a login page); "
             "check base_url."
         )
         raise RetriableError(happened, next_step) from None
@@ -66,7 +72,7 @@ def judge(response: requests.Response, body: bytes, account: Account) -> amounts
         code, message = _api_code(body, account)
         if code is not None:
             raise api_error(status, code, message) from None
-        raise not_a_balance(str(error)) from None
+        raise _not_a_balance(str(error)) from None
 
 
 def _amounts_in(body: bytes, product: Product) -> amounts.Amounts:
@@ -78,8 +84,8 @@ def _amounts_in(body: bytes, product: Product) -> amounts.Amounts:
     return _READERS[product](document)
 
 
-def not_a_balance(reason: str) -> AccountError:
-    """Make the error for an answer with status 200 that is not a balance.
+def _not_a_balance(reason: str) -> AccountError:
+    """Make the error for a response with status 200 that is not a balance.
 
     Args:
         reason: What is wrong with it, without amounts.

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from singer_sdk.singerlib import SchemaMessage
 
     from tap_balance.accounts import Account
-    from tap_balance.responses import Answer
+    from tap_balance.responses import Balance
     from tap_balance.snapshots import Snapshot
     from tap_balance.tap import TapBalance
 
@@ -59,13 +59,13 @@ class BalanceStream(Stream):
     def __init__(self, tap: TapBalance) -> None:
         super().__init__(tap, schema=copy.deepcopy(SCHEMA))
         self._balance_tap = tap
-        self.failures: list[str] = []
-        """One line for each account that gave no balance in this run."""
+        self.failures = 0
+        """Accounts that gave no balance in this run."""
 
     def get_records(self, context: Context | None) -> Iterable[Record]:  # noqa: ARG002
         """Read the balance of every account and yield a record for each that has one.
 
-        Failures are kept until all records and the STATE are out (`log_sync_costs`).
+        A failure is logged when it happens; it fails the run when all else is out.
 
         Raises:
             RunEndedError: A signal came. The STATE for the records yielded so far is out.
@@ -76,16 +76,16 @@ class BalanceStream(Stream):
         try:
             for account, outcome in tap.outcomes():
                 if isinstance(outcome, AccountError):
-                    self.failures.append(outcome.line(account.name))
+                    self.failures += 1
+                    self.logger.error("%s", outcome.line(account.name))
                     continue
-                for doubt in outcome.amounts.doubts:
+                for warning in outcome.amounts.warnings:
                     self.logger.warning(
                         "account %r: %s; the record has what the x10000 integers say",
                         account.name,
-                        doubt,
+                        warning,
                     )
                 yield make_record(account, outcome, tap.snapshot)
-                tap.shutdown.check()
         except RunEndedError:
             self._finalize_state(self.stream_state)
             self._write_state_message()
@@ -142,21 +142,21 @@ class BalanceStream(Stream):
             yield message
 
 
-def make_record(account: Account, answer: Answer, snapshot: Snapshot) -> Record:
+def make_record(account: Account, balance: Balance, snapshot: Snapshot) -> Record:
     """Make the record of one account.
 
     Args:
         account: Whose balance it is.
-        answer: What the API said.
+        balance: What it has left.
         snapshot: The interval that the run belongs to.
     """
-    amounts = answer.amounts
+    amounts = balance.amounts
     return {
         "snapshot_id": snapshot.key(account.name),
         "account": account.name,
         "product": account.product,
         "snapshot_at": snapshot.timestamp,
-        "observed_at": utc_microseconds(answer.observed_at),
+        "observed_at": utc_microseconds(balance.observed_at),
         "currency": amounts.currency or account.currency,
         "balance10000": amounts.balance10000,
         "gift_balance10000": amounts.gift_balance10000,

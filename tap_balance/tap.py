@@ -18,8 +18,8 @@ from singer_sdk.mapper import RemoveRecordTransform
 
 from tap_balance.accounts import read_accounts, read_accounts_file
 from tap_balance.amounts import exact_decimal
-from tap_balance.client import BalanceClient
-from tap_balance.concurrency import Progress, Shutdown, fetch_all
+from tap_balance.client import BalanceClient, Limits
+from tap_balance.concurrency import Shutdown, fetch_all
 from tap_balance.config import (
     SETTINGS,
     check_types,
@@ -69,7 +69,7 @@ class StdoutWriter(SingerWriter):
                 _write_whole(self._descriptor, line.encode())
         except OSError as error:
             reason = error.strerror or type(error).__name__
-            msg = f"stdout cannot be written any more ({reason}); the target has probably ended"
+            msg = f"cannot write to stdout ({reason}); the target has probably ended"
             raise RunEndedError(msg, exit_status=1) from error
 
 
@@ -122,15 +122,7 @@ class TapBalance(Tap):
     @cached_property
     def client(self) -> BalanceClient:
         """The client for this run's accounts."""
-        return BalanceClient(
-            self.accounts,
-            request_timeout=self.config["request_timeout"],
-            max_attempts=self.config["max_attempts"],
-            max_elapsed=self.config["max_elapsed"],
-            max_concurrency=self.config["max_concurrency"],
-            shutdown=self.shutdown,
-            logger=self.logger,
-        )
+        return BalanceClient(self.accounts, self.config["max_concurrency"])
 
     def discover_streams(self) -> list[BalanceStream]:
         """List the streams; no settings are needed and nothing is sent."""
@@ -148,13 +140,13 @@ class TapBalance(Tap):
             self.bookmark = {name: bookmark[name] for name in names if name in bookmark}
 
     def outcomes(self) -> Iterator[tuple[Account, Outcome]]:
-        """Ask for every account, and yield each with its answer or its error, in their order."""
+        """Request the balances of all accounts, and yield each account as it completes."""
         return fetch_all(
-            self.client.fetch,
+            self.client,
             self.accounts,
-            max_concurrency=self.config["max_concurrency"],
+            limits=Limits(*(self.config[name] for name in Limits._fields)),
             shutdown=self.shutdown,
-            progress=Progress(len(self.accounts), self.logger),
+            logger=self.logger,
         )
 
     def try_accounts(self) -> None:
@@ -163,10 +155,11 @@ class TapBalance(Tap):
         Raises:
             AccountsFailedError: At least one does not.
         """
-        failures = []
+        failures = 0
         for account, outcome in self.outcomes():
             if isinstance(outcome, AccountError):
-                failures.append(outcome.line(account.name))
+                failures += 1
+                self.logger.error("%s", outcome.line(account.name))
             else:
                 total = exact_decimal(outcome.amounts.total_balance10000)
                 self.logger.info("account %r: works, total balance %s", account.name, total)

@@ -1,190 +1,291 @@
-"""The wire: one TLS context, connections that keep a deadline, bodies that keep a limit."""
+"""The wire: one TLS context, connections that keep a deadline, bodies of limited size."""
 
 from __future__ import annotations
 
+import http.client
+import io
 import os
 import socket
 import ssl
 import threading
 import time
 from contextlib import contextmanager
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import requests
 from requests.adapters import HTTPAdapter
 from requests.utils import DEFAULT_CA_BUNDLE_PATH
-from urllib3.connection import HTTPConnection, HTTPSConnection
-from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
+from urllib3.connection import HTTPConnection
+from urllib3.exceptions import NewConnectionError, ProtocolError, ProxyError, SSLError
+from urllib3.util import Retry
+from urllib3.util.connection import allowed_gai_family, create_connection
 
 from tap_balance.errors import SettingsError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from typing_extensions import Self
+
 LARGEST_BODY = 1024 * 1024
 """Bytes of a body, after decompression, that are read at most."""
 
-_FINAL = 200  # the smallest status that is not an interim one
+_LARGEST_RESPONSE = 2 * LARGEST_BODY
+"""Bytes of a response as it is sent, interim responses and headers included."""
+
+_CHUNK = 64 * 1024
+
+_CONNECT_TIMEOUT = 10.0
+"""Seconds for connecting to one address at most."""
+
 _TOLERANCE = 0.1
 """Seconds by which receiving may miss the deadline."""
 
-_CHUNK = 16 * 1024
-_current = threading.local()
 
+class Attempt(threading.local):
+    """What this thread's attempt has come to; connections read and update it.
 
-class BodyTooLargeError(Exception):
-    """The body is longer than `LARGEST_BODY`."""
-
-
-@contextmanager
-def deadline(seconds: float) -> Iterator[None]:
-    """Bound the time that this thread spends on receiving, however it trickles in.
-
-    The socket's own time-out starts anew with every byte, so that a server that sends one byte a
-    second would never run into it.
-
-    Args:
-        seconds: From now.
+    Attributes:
+        deadline: When it has to be complete, on the monotonic clock.
+        connected: Whether the request was sent, so that the host can be reached.
+        reused: Whether the connection has served a request before.
+        received: Bytes of the response.
     """
-    _current.deadline = time.monotonic() + seconds
-    try:
-        yield
-    finally:
-        _current.deadline = None
+
+    deadline = float("inf")
+    connected = False
+    reused = False
+    received = 0
+
+    @contextmanager
+    def limited_to(self, seconds: float) -> Iterator[Self]:
+        """Bound everything that this thread's connections do by one deadline.
+
+        A socket's own time-out begins again with each byte and each address, so that a server
+        that sends one byte a second would never exceed it.
+
+        Args:
+            seconds: From now.
+        """
+        self.deadline = time.monotonic() + seconds
+        self.connected = False
+        try:
+            yield self
+        finally:
+            self.deadline = float("inf")
+
+    @property
+    def remaining(self) -> float:
+        """Seconds until the deadline.
+
+        Raises:
+            TimeoutError: It has passed.
+        """
+        seconds = self.deadline - time.monotonic()
+        if seconds <= 0:
+            msg = "the attempt has exceeded its time"
+            raise TimeoutError(msg)
+        return min(seconds, threading.TIMEOUT_MAX)
 
 
-def _remaining() -> float | None:
-    end: float | None = getattr(_current, "deadline", None)
-    if end is None:
-        return None
-    seconds = end - time.monotonic()
-    if seconds <= 0:
-        msg = "the answer took too long"
-        raise TimeoutError(msg)
-    return seconds
+attempt = Attempt()
 
 
-def _bound(plain: socket.socket) -> None:
-    seconds = _remaining()
-    if seconds is None:
-        return
-    timeout = plain.gettimeout()
-    # Each change is a call to the system; most answers come long before it matters.
-    if timeout is None or timeout > seconds + _TOLERANCE:
-        plain.settimeout(seconds)
+class _Reader(io.RawIOBase):
+    """Receives a response until the deadline, and within the limit for its size."""
+
+    def __init__(self, raw: io.RawIOBase, sock: socket.socket) -> None:
+        self._raw = raw
+        self._socket = sock
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:  # noqa: ANN401
+        seconds = attempt.remaining
+        timeout = self._socket.gettimeout()
+        # Each change is a call to the system; most responses come long before it matters.
+        if timeout is None or timeout > seconds + _TOLERANCE:
+            self._socket.settimeout(seconds)
+        count = self._socket.recv_into(buffer)
+        attempt.received += count
+        if attempt.received > _LARGEST_RESPONSE:
+            msg = f"a response of more than {_LARGEST_RESPONSE} bytes"
+            raise http.client.HTTPException(msg)
+        return count
+
+    def close(self) -> None:
+        self._raw.close()
+        super().close()
 
 
-class _Socket(socket.socket):
-    """A socket that gives up receiving at the thread's deadline."""
+class _Response(http.client.HTTPResponse):
+    """A response, without the interim ones (1xx) before it: `http.client` skips only 100."""
 
-    def recv_into(self, *args: Any, **kwargs: Any) -> int:  # noqa: ANN401
-        _bound(self)
-        return super().recv_into(*args, **kwargs)
+    def __init__(self, sock: socket.socket, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401
+        super().__init__(sock, *args, **kwargs)
+        raw = self.fp.detach()
+        self.fp = io.BufferedReader(_Reader(raw, sock))
 
-    def recv(self, *args: Any) -> bytes:  # noqa: ANN401
-        _bound(self)  # urllib3 receives this way for TLS within the TLS of a proxy
-        return super().recv(*args)
-
-
-class _SSLSocket(ssl.SSLSocket):
-    """The same over TLS."""
-
-    def do_handshake(self, *args: Any) -> None:  # noqa: ANN401
-        _bound(self)
-        super().do_handshake(*args)
-
-    def recv_into(self, *args: Any, **kwargs: Any) -> int:  # noqa: ANN401
-        _bound(self)
-        return super().recv_into(*args, **kwargs)
-
-    def recv(self, *args: Any, **kwargs: Any) -> bytes:  # noqa: ANN401
-        _bound(self)
-        return super().recv(*args, **kwargs)
+    def begin(self) -> None:
+        super().begin()
+        while self.status < http.client.OK and self.status != http.client.SWITCHING_PROTOCOLS:
+            self.headers = None  # type: ignore[assignment]
+            super().begin()
+        if self.status < http.client.OK:
+            self.will_close = True  # what follows is no longer HTTP
 
 
 class _Connection(HTTPConnection):
+    """Mixed into each kind of connection that urllib3 makes: plain, TLS, and through SOCKS."""
+
+    response_class = _Response
+    _used = False
+
     def _new_conn(self) -> socket.socket:
-        return _with_deadline(super()._new_conn())
+        if hasattr(self, "_socks_options"):
+            self.timeout = min(_CONNECT_TIMEOUT, attempt.remaining)
+            try:
+                return super()._new_conn()
+            except NewConnectionError as error:
+                msg = "the SOCKS proxy did not connect"
+                raise ProxyError(msg, error) from error
+        return _connect(self._dns_host, self.port, self.socket_options)
+
+    def request(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401
+        attempt.reused, self._used = self._used, True
+        attempt.received = 0
+        super().request(*args, **kwargs)
+
+    def getresponse(self) -> Any:  # noqa: ANN401
+        attempt.connected = True
+        return super().getresponse()
+
+    def close(self) -> None:
+        self._used = False
+        super().close()
 
 
-class _SecureConnection(HTTPSConnection):
-    def _new_conn(self) -> socket.socket:
-        # The context's `sslsocket_class` keeps the deadline once the handshake is done; until
-        # then this does, also while a proxy answers.
-        return _with_deadline(super()._new_conn())
+def _connect(host: str, port: int, options: Any) -> socket.socket:  # noqa: ANN401
+    """Connect to the first address of a host that accepts.
+
+    All addresses share the time of the attempt. The look-up of the name takes what the system
+    takes; there is no way to limit it.
+
+    Raises:
+        OSError: None accepts, or the host has none.
+    """
+    addresses = socket.getaddrinfo(host, port, allowed_gai_family(), socket.SOCK_STREAM)
+    failure: OSError = OSError("the host has no address")
+    for left, (*_, address) in zip(range(len(addresses), 0, -1), addresses, strict=True):
+        try:
+            seconds = min(_CONNECT_TIMEOUT, attempt.remaining / left)
+            return create_connection(
+                (str(address[0]), port), timeout=seconds, socket_options=options
+            )
+        except OSError as error:  # noqa: PERF203 - the next address
+            failure = error
+    raise failure
 
 
-def _with_deadline(plain: socket.socket) -> socket.socket:
-    timeout = plain.gettimeout()
-    bounded = _Socket(plain.family, plain.type, plain.proto, plain.detach())
-    bounded.settimeout(timeout)
-    return bounded
+@lru_cache
+def _with_deadline(kind: type[Any]) -> type[Any]:
+    """Derive a connection class that keeps the deadline."""
+    return kind if issubclass(kind, _Connection) else type(kind.__name__, (_Connection, kind), {})
 
 
-class _Pool(HTTPConnectionPool):
-    ConnectionCls = _Connection
+class _TLSSocket(ssl.SSLSocket):
+    """TLS that keeps the deadline where no `_Reader` receives."""
+
+    def do_handshake(self, *args: Any) -> None:  # noqa: ANN401
+        self.settimeout(attempt.remaining)
+        super().do_handshake(*args)
+
+    def recv(self, *args: Any, **kwargs: Any) -> bytes:  # noqa: ANN401
+        self.settimeout(attempt.remaining)  # TLS within the TLS of a proxy is received this way
+        return super().recv(*args, **kwargs)
 
 
-class _SecurePool(HTTPSConnectionPool):
-    ConnectionCls = _SecureConnection
+class _ReplaceStale(Retry):
+    """Repeats a request at once where a connection from the pool was dead already.
 
-
-class Session(requests.Session):
-    """A session that sends what it is told to and nothing else.
-
-    Neither .netrc nor a cookie may speak for an account, and proxies and CAs come from elsewhere.
-    Without following a redirect, `requests` still looks at where it leads, and trips over some.
+    Servers close idle connections whenever they like. Only before the first byte, and never for
+    a new connection: everything else is an attempt of the account.
     """
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.trust_env = False
-
-    def get_redirect_target(self, resp: requests.Response) -> None:
-        """Follow no redirect."""
-
-
-_POOLS = {"http": _Pool, "https": _SecurePool}
+    def increment(  # type: ignore[override]
+        self,
+        method: str | None = None,
+        url: str | None = None,
+        response: Any = None,  # noqa: ANN401
+        error: Exception | None = None,
+        **kwargs: Any,  # noqa: ANN401
+    ) -> Retry:
+        stale = attempt.reused and not attempt.received
+        if stale and isinstance(error, (ProtocolError, SSLError)):
+            attempt.reused = False
+            return self
+        return super().increment(method, url, response, error, **kwargs)
 
 
 class Adapter(HTTPAdapter):
-    """The `requests` adapter of a run: its connections keep the deadline and share a TLS context.
+    """The `requests` adapter of a run, for one scheme.
 
     Args:
-        connections: Connections to one host at most; who needs one more waits.
-        context: The TLS context, or None for an adapter that only speaks plain HTTP.
+        hosts: Number of hosts; each keeps its connections.
+        connections: Connections to one host at most.
+        context: The TLS context, or None for an adapter that only uses plain HTTP.
     """
 
-    def __init__(self, connections: int, context: ssl.SSLContext | None = None) -> None:
-        self._tls: dict[str, Any] = {} if context is None else {"ssl_context": context}
-        super().__init__(pool_maxsize=connections, pool_block=True)
+    def __init__(self, hosts: int, connections: int, context: ssl.SSLContext | None = None) -> None:
+        self._context = context
+        self._pools: dict[str | None, Any] = {}
+        super().__init__(
+            pool_connections=hosts,
+            pool_maxsize=connections,
+            max_retries=_ReplaceStale(0, read=False),
+            pool_block=True,
+        )
 
-    def init_poolmanager(
-        self,
-        connections: int,
-        maxsize: int,
-        block: bool = False,  # noqa: FBT001, FBT002
-        **kwargs: Any,  # noqa: ANN401
-    ) -> None:
-        """Make the pools of direct connections."""
-        super().init_poolmanager(connections, maxsize, block, **self._tls, **kwargs)
-        self.poolmanager.pool_classes_by_scheme = _POOLS
+    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401
+        """Create the pools of direct connections."""
+        super().init_poolmanager(*args, **kwargs | self._tls())
 
     def proxy_manager_for(self, proxy: str, **kwargs: Any) -> Any:  # noqa: ANN401
-        """Make the pools of connections through a proxy."""
-        manager = super().proxy_manager_for(proxy, **kwargs, **self._tls)
-        manager.pool_classes_by_scheme = _POOLS
-        return manager
+        """Create the pools of connections through a proxy."""
+        if self._context and proxy.lower().startswith("https"):
+            kwargs["proxy_ssl_context"] = self._context
+        return super().proxy_manager_for(proxy, **kwargs | self._tls())
+
+    def _tls(self) -> dict[str, Any]:
+        return {"ssl_context": self._context} if self._context else {}
+
+    def get_connection_with_tls_context(
+        self,
+        request: requests.PreparedRequest,
+        *args: Any,  # noqa: ANN401
+        **kwargs: Any,  # noqa: ANN401
+    ) -> Any:  # noqa: ANN401
+        """Find the pool for a URL, whose connections keep the deadline."""
+        pool = self._pools.get(request.url)
+        if pool is None:
+            pool = super().get_connection_with_tls_context(request, *args, **kwargs)
+            pool.ConnectionCls = _with_deadline(pool.ConnectionCls)
+            self._pools[request.url] = pool
+        return pool
 
     def build_response(self, req: Any, resp: Any) -> requests.Response:  # noqa: ANN401
-        """Take an answer as it came, but for its cookies: some crash the parser."""
-        original = getattr(resp, "_original_response", None)
-        if original is not None and original.msg is not None:
-            del original.msg["Set-Cookie"], original.msg["Set-Cookie2"]
-        return super().build_response(req, resp)
+        """Take a response without its cookies: some crash the parser, and none is ever sent."""
+        response = requests.Response()
+        response.status_code = resp.status
+        response.headers.update(resp.headers)
+        response.raw = resp
+        response.request = req
+        return response
 
     def cert_verify(self, conn: Any, url: str, verify: Any, cert: Any) -> None:  # noqa: ANN401, ARG002
-        """Leave the CAs to the shared context, instead of loading them anew per connection."""
+        """Leave the CAs to the shared context, instead of loading them again per connection."""
         conn.cert_reqs = "CERT_REQUIRED"
 
 
@@ -192,7 +293,7 @@ def tls_context() -> ssl.SSLContext:
     """Make the TLS context of a run; the certificate and the host name are always checked.
 
     The CAs are those of `REQUESTS_CA_BUNDLE` or `CURL_CA_BUNDLE` (as `requests.get` would do),
-    else of `SSL_CERT_FILE` and `SSL_CERT_DIR` (as OpenSSL would do), else certifi's.
+    otherwise of `SSL_CERT_FILE` and `SSL_CERT_DIR` (as OpenSSL would do), otherwise certifi's.
 
     Raises:
         SettingsError: The variable names something that holds no certificate.
@@ -213,25 +314,23 @@ def tls_context() -> ssl.SSLContext:
     except OSError:
         msg = f"{variable}: no certificates can be read from the file that it names"
         raise SettingsError(msg) from None
-    context.sslsocket_class = _SSLSocket
+    context.sslsocket_class = _TLSSocket
     return context
 
 
-def read_body(response: requests.Response) -> bytes:
-    """Read and decompress a body, up to the limit, and give its connection back.
+def read_body(response: requests.Response) -> bytes | None:
+    """Read and decompress a body, and give its connection back.
+
+    Returns:
+        The body, or None if it is longer than `LARGEST_BODY`.
 
     Raises:
-        BodyTooLargeError: It is longer than `LARGEST_BODY`.
-        requests.RequestException: It is cut off, corrupt, or late.
+        urllib3.exceptions.HTTPError: It is cut off, corrupt, or late.
     """
     body = bytearray()
     with response:
-        if response.status_code < _FINAL and response.raw.connection:
-            # An interim answer: the real one may still come, and must not be taken for that to
-            # the next request on this connection.
-            response.raw.connection.close()
-        for chunk in response.iter_content(_CHUNK):
+        for chunk in response.raw.stream(_CHUNK, decode_content=True):
             body += chunk
             if len(body) > LARGEST_BODY:
-                raise BodyTooLargeError
+                return None
     return bytes(body)

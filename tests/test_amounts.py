@@ -113,7 +113,7 @@ def test_what_is_not_an_sms_balance_is_refused(body: Any) -> None:  # noqa: ANN4
         ({"balance": "922337203685477.5808"}, "`balance` does not fit in 64 bits"),
         ({"currency": "dollars"}, "`currency`"),
         ({"currency": None}, "`currency`"),
-        ({"balance10000": 1}, "the sms product"),
+        ({"balance10000": 1}, "the response has the sms format"),
     ],
 )
 def test_what_is_not_an_otp_balance_is_refused(change: dict[str, Any], reason: str) -> None:
@@ -122,7 +122,7 @@ def test_what_is_not_an_otp_balance_is_refused(change: dict[str, Any], reason: s
 
 
 def test_the_other_products_answer_is_named() -> None:
-    with pytest.raises(WrongShapeError, match="an answer of the otp product"):
+    with pytest.raises(WrongShapeError, match="the response has the otp format"):
         read_sms(OTP)
 
 
@@ -134,11 +134,13 @@ def test_the_other_products_answer_is_named() -> None:
         ({"total_balance10000": 1, "total_balance": 0.0001}, "the total is not the sum"),
     ],
 )
-def test_a_disagreement_is_a_doubt_and_the_integers_win(change: dict[str, Any], doubt: str) -> None:
+def test_a_disagreement_is_a_warning_and_the_integers_win(
+    change: dict[str, Any], doubt: str
+) -> None:
     found = read_sms(parse_body(json.dumps(SMS | change).encode()))
     assert found.balance10000 == 123456
-    assert len(found.doubts) == 1
-    assert doubt in found.doubts[0]
+    assert len(found.warnings) == 1
+    assert doubt in found.warnings[0]
 
 
 @pytest.mark.parametrize(

@@ -4,75 +4,41 @@ from __future__ import annotations
 
 import datetime as dt
 import email.utils
-import logging
 import socket
 import threading
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 import requests
-import requests_mock
+from clock import standing_still
 from documented import SMS
+from fetching import fetch, mocked_api
 
 from tap_balance.accounts import Account
 from tap_balance.auth import secrets_of
-from tap_balance.client import BalanceClient
-from tap_balance.concurrency import Shutdown
 from tap_balance.errors import AccountError, RetriableError, safe_text
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
+
+    from clock import Clock
 
 URL = "https://balance.example/v1/balance"
 ACCOUNT = Account("main", "fake-key", "fake-secret", "sms", URL)
 BASIC = "ZmFrZS1rZXk6ZmFrZS1zZWNyZXQ="
 
 
-class Waits(Shutdown):
-    """Notes how long a retry waits, and does not wait."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.seconds: list[float] = []
-
-    def sleep(self, seconds: float) -> None:
-        self.seconds.append(seconds)
-
-
 @pytest.fixture
-def waits() -> Waits:
-    return Waits()
+def clock() -> Iterator[Clock]:
+    with standing_still() as clock:
+        yield clock
 
 
-@pytest.fixture
-def make_client(waits: Waits) -> Iterator[Callable[..., BalanceClient]]:
-    made: list[BalanceClient] = []
-
-    def make(account: Account = ACCOUNT, **limits: float) -> BalanceClient:
-        options: dict[str, Any] = {
-            "request_timeout": 5,
-            "max_attempts": 3,
-            "max_elapsed": 60,
-            "max_concurrency": 4,
-        } | limits
-        client = BalanceClient(
-            [account], **options, shutdown=waits, logger=logging.getLogger("test")
-        )
-        made.append(client)
-        return client
-
-    yield make
-    for client in made:
-        client.close()
-
-
-def test_one_get_with_basic_gives_the_amounts(make_client: Callable[..., BalanceClient]) -> None:
-    with requests_mock.Mocker() as api:
-        api.get(URL, json=SMS, headers={"Set-Cookie": "a=b"})
-        client = make_client()
-        assert client.fetch(ACCOUNT).amounts.balance10000 == 123456
-        client.fetch(ACCOUNT)
+def test_one_get_with_basic_gives_the_amounts() -> None:
+    with mocked_api() as api:
+        api.register_uri("GET", URL, json=SMS, headers={"Set-Cookie": "a=b"})
+        assert fetch(ACCOUNT).amounts.balance10000 == 123456
         sent = api.last_request
     assert sent is not None
     assert sent.headers["Authorization"] == f"Basic {BASIC}"
@@ -104,17 +70,18 @@ def test_one_get_with_basic_gives_the_amounts(make_client: Callable[..., Balance
     ],
 )
 def test_status_and_code_decide_the_line_and_the_tries(
-    make_client: Callable[..., BalanceClient], status: int, code: int, tries: int, words: str
+    status: int, code: int, tries: int, words: str
 ) -> None:
-    with requests_mock.Mocker() as api:
-        api.get(
+    with mocked_api() as api:
+        api.register_uri(
+            "GET",
             URL,
             status_code=status,
             json={"code": code, "message": "said so"},
             headers={"Location": "https://elsewhere.example/v1/balance"},
         )
         with pytest.raises(AccountError) as failure:
-            make_client().fetch(ACCOUNT)
+            fetch(ACCOUNT, max_attempts=3, max_elapsed=60)
         assert api.call_count == tries
     line = failure.value.line("main")
     assert line.startswith(f"account 'main': HTTP {status}, code {code} (said so): {words}")
@@ -126,51 +93,48 @@ def test_status_and_code_decide_the_line_and_the_tries(
     [("2", 2.0), ("0", None), ("-3", None), ("soon", None), ("", None), ("1.5", None)],
 )
 def test_retry_after_in_seconds_is_waited_for(
-    make_client: Callable[..., BalanceClient], waits: Waits, retry_after: str, wait: float | None
+    clock: Clock, retry_after: str, wait: float | None
 ) -> None:
-    with requests_mock.Mocker() as api:
-        api.get(
+    with mocked_api() as api:
+        api.register_uri(
+            "GET",
             URL,
             [{"status_code": 429, "headers": {"Retry-After": retry_after}}, {"json": SMS}],
         )
-        make_client().fetch(ACCOUNT)
-    # Nobody slept, so that the host's own pause has not passed either.
-    waited, *_ = waits.seconds
+        fetch(ACCOUNT, max_attempts=3, max_elapsed=60)
     if wait is None:
-        assert 0 < waited <= 1.5
+        assert 0.5 <= clock.waited <= 1
     else:
-        assert waited == wait
+        assert clock.waited == pytest.approx(wait)
 
 
 def test_retry_after_as_a_date_is_waited_for(
-    make_client: Callable[..., BalanceClient], waits: Waits
+    clock: Clock,
 ) -> None:
     moment = dt.datetime.now(dt.timezone.utc) + dt.timedelta(seconds=30)
     header = {"Retry-After": email.utils.format_datetime(moment, usegmt=True)}
-    with requests_mock.Mocker() as api:
-        api.get(URL, [{"status_code": 503, "headers": header}, {"json": SMS}])
-        make_client().fetch(ACCOUNT)
-    assert 20 < waits.seconds[0] <= 30
+    with mocked_api() as api:
+        api.register_uri("GET", URL, [{"status_code": 503, "headers": header}, {"json": SMS}])
+        fetch(ACCOUNT, max_attempts=3, max_elapsed=60)
+    assert 20 < clock.waited <= 30
 
 
 def test_a_wait_beyond_max_elapsed_ends_the_tries_at_once(
-    make_client: Callable[..., BalanceClient], waits: Waits
+    clock: Clock,
 ) -> None:
-    with requests_mock.Mocker() as api:
-        api.get(URL, status_code=429, headers={"Retry-After": "3600"})
-        with pytest.raises(RetriableError, match="asks to wait 3600 s, beyond max_elapsed"):
-            make_client().fetch(ACCOUNT)
+    with mocked_api() as api:
+        api.register_uri("GET", URL, status_code=429, headers={"Retry-After": "3600"})
+        with pytest.raises(RetriableError, match="asked to wait 3600 s, longer than max_elapsed"):
+            fetch(ACCOUNT, max_attempts=3, max_elapsed=60)
         assert api.call_count == 1
-    assert waits.seconds == []
+    assert clock.waited == 0
 
 
-def test_a_page_instead_of_json_is_retried_and_then_an_error(
-    make_client: Callable[..., BalanceClient],
-) -> None:
-    with requests_mock.Mocker() as api:
-        api.get(URL, text="<html>log in</html>")
+def test_a_page_instead_of_json_is_retried_and_then_an_error() -> None:
+    with mocked_api() as api:
+        api.register_uri("GET", URL, text="<html>log in</html>")
         with pytest.raises(RetriableError, match="a body that is not JSON") as failure:
-            make_client().fetch(ACCOUNT)
+            fetch(ACCOUNT, max_attempts=3, max_elapsed=60)
         assert api.call_count == 3
     assert "log in</html>" not in failure.value.line("main")
 
@@ -184,13 +148,11 @@ def test_a_page_instead_of_json_is_retried_and_then_an_error(
         "a\nb\x1b[2J\u2028c",
     ],
 )
-def test_a_message_of_the_api_is_shown_short_printable_and_without_secrets(
-    make_client: Callable[..., BalanceClient], message: str
-) -> None:
-    with requests_mock.Mocker() as api:
-        api.get(URL, status_code=401, json={"code": 2001, "message": message})
+def test_a_message_of_the_api_is_shown_short_printable_and_without_secrets(message: str) -> None:
+    with mocked_api() as api:
+        api.register_uri("GET", URL, status_code=401, json={"code": 2001, "message": message})
         with pytest.raises(AccountError) as failure:
-            make_client().fetch(ACCOUNT)
+            fetch(ACCOUNT, max_attempts=3, max_elapsed=60)
     line = failure.value.line("main")
     assert "fake-sec" not in line
     assert BASIC not in line
@@ -214,21 +176,19 @@ def test_a_message_that_holds_the_secret_in_disguise_is_not_shown(disguised: str
     assert safe_text("50% off + more", secrets_of(account)) == "50% off + more"
 
 
-def test_the_host_that_refuses_is_named(make_client: Callable[..., BalanceClient]) -> None:
+def test_the_host_that_refuses_is_named() -> None:
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         port = unused.getsockname()[1]
         account = Account("a", "k", "s", "sms", f"http://127.0.0.1:{port}/v1/balance")
         with pytest.raises(RetriableError, match="refused the connection") as failure:
-            make_client(account).fetch(account)
+            fetch(account, max_attempts=3)
     assert f"127.0.0.1:{port}" in failure.value.happened
-    assert "tries: 3" in failure.value.happened
+    assert "(3 attempts in " in failure.value.happened
 
 
 @pytest.mark.parametrize("part", ["headers", "body"])
-def test_an_answer_that_trickles_is_bounded_as_a_whole(
-    make_client: Callable[..., BalanceClient], part: str
-) -> None:
+def test_an_answer_that_trickles_is_bounded_as_a_whole(part: str) -> None:
     start = {
         "headers": b"HTTP/1.1 200 OK\r\nX: ",
         "body": b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n",
@@ -251,30 +211,27 @@ def test_an_answer_that_trickles_is_bounded_as_a_whole(
         url = f"http://127.0.0.1:{server.getsockname()[1]}/v1/balance"
         account = Account("a", "k", "s", "sms", url)
         began = time.monotonic()
-        with pytest.raises(RetriableError, match="no complete answer"):
-            make_client(account, request_timeout=0.5, max_attempts=1).fetch(account)
+        with pytest.raises(RetriableError, match="timed out waiting for a complete response"):
+            fetch(account, request_timeout=0.5, max_attempts=1)
         assert time.monotonic() - began < 5
         thread.join()
 
 
 def test_netrc_never_speaks_for_an_account(
-    make_client: Callable[..., BalanceClient],
     monkeypatch: pytest.MonkeyPatch,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> None:
     netrc = tmp_path_factory.mktemp("home") / "netrc"
     netrc.write_text("machine balance.example login other password other\n")
     monkeypatch.setenv("NETRC", str(netrc))
-    with requests_mock.Mocker() as api:
-        api.get(URL, json=SMS)
-        make_client().fetch(ACCOUNT)
+    with mocked_api() as api:
+        api.register_uri("GET", URL, json=SMS)
+        fetch(ACCOUNT, max_attempts=3, max_elapsed=60)
         assert api.last_request is not None
         assert api.last_request.headers["Authorization"] == f"Basic {BASIC}"
 
 
-def test_a_connection_that_breaks_is_tried_again(
-    make_client: Callable[..., BalanceClient],
-) -> None:
-    with requests_mock.Mocker() as api:
-        api.get(URL, [{"exc": requests.ConnectionError}, {"json": SMS}])
-        assert make_client().fetch(ACCOUNT).amounts.total_balance10000 == 143456
+def test_a_connection_that_breaks_is_tried_again() -> None:
+    with mocked_api() as api:
+        api.register_uri("GET", URL, [{"exc": requests.ConnectionError}, {"json": SMS}])
+        assert fetch(ACCOUNT, max_attempts=3, max_elapsed=60).amounts.total_balance10000 == 143456

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import json
-import logging
 import os
 import socket
 import subprocess
@@ -19,13 +18,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from fault_server import FaultServer, FullBacklog
 from faults import BASIC, CA_PEM, DEV_KEY, DEV_SECRET, FAULTS, SECRETS
+from fetching import fetch
 from parts import NO_PROXY
 from tap_process import NO_CA, Run
 
 from tap_balance.accounts import read_accounts
 from tap_balance.amounts import exact_decimal
-from tap_balance.client import BalanceClient
-from tap_balance.concurrency import Shutdown
 from tap_balance.errors import AccountError
 from tap_balance.sandbox import settings_of
 
@@ -171,7 +169,7 @@ def test_a_fault_ends_as_expected(
         assert line.endswith(".")
         assert line.isprintable()
         if fault.tries > 1:
-            assert f"(tries: {fault.tries}, " in line
+            assert f"({fault.tries} attempts in " in line
         shown = [row for row in run.stderr.splitlines(keepends=True) if "| DEBUG " not in row]
         assert len("".join(shown).encode()) < STDERR_LIMIT
     else:
@@ -185,11 +183,6 @@ def test_a_fault_ends_as_expected(
     if fault.pause:
         assert outcome.accepted[1] - outcome.accepted[0] >= fault.pause
     tally.as_expected += 1
-
-
-class NoWaits(Shutdown):
-    def sleep(self, seconds: float) -> None:
-        """Try again at once."""
 
 
 @pytest.mark.parametrize(
@@ -206,17 +199,8 @@ def test_no_exception_text_holds_a_secret(
         (account,) = read_accounts({"accounts": [settings]})
         limits: dict[str, Any] = {"request_timeout": 5, "max_elapsed": 20, **fault.settings}
         limits.pop("product", None)
-        client = BalanceClient(
-            [account],
-            **limits,
-            max_attempts=1,
-            max_concurrency=1,
-            shutdown=NoWaits(),
-            logger=logging.getLogger("test"),
-        )
         with pytest.raises(AccountError) as failure:
-            client.fetch(account)
-        client.close()
+            fetch(account, **limits, max_attempts=1)
     # With its causes, as a program that uses the client would log it.
     text = "".join(traceback.format_exception(failure.value))
     assert "AccountError" in text or "RetriableError" in text

@@ -20,9 +20,11 @@ from unittest import mock
 
 import pytest
 import requests_mock
+from clock import standing_still
 from documented import SMS
 from fault_server import FaultServer, http, read_request
 from faults import DEV_KEY, DEV_SECRET, GOOD, SECRETS
+from fetching import mocked_api
 from generators import MARK, bodies, configs, heads, in_64_bits, payloads, written
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -30,7 +32,6 @@ from parts import NO_PROXY
 from tap_process import Run
 
 from tap_balance.cli import run as run_process
-from tap_balance.concurrency import Shutdown
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -55,7 +56,7 @@ def untouched_process() -> Iterator[None]:
     handlers = {signum: signal.getsignal(signum) for signum in (signal.SIGINT, signal.SIGTERM)}
     propagate = {name: logging.getLogger(name).propagate for name in ("urllib3", "requests")}
     with (
-        mock.patch.object(Shutdown, "sleep"),
+        standing_still(),
         mock.patch.dict(os.environ, NO_PROXY),
         mock.patch.object(logging, "shutdown"),
     ):
@@ -233,8 +234,8 @@ def test_wrong_settings_are_refused_without_being_shown_and_before_anything_is_s
                 and "\0" not in (text := value if isinstance(value, str) else json.dumps(value))
             }
         path.write_text(json.dumps(config))
-        with mock.patch.dict(os.environ, variables), requests_mock.Mocker() as api:
-            api.get(requests_mock.ANY, json=SMS)
+        with mock.patch.dict(os.environ, variables), mocked_api() as api:
+            api.register_uri("GET", requests_mock.ANY, json=SMS)
             run = run_here("--config", "ENV" if variables else str(path))
         listed = config.get("accounts") if isinstance(config, dict) else None
         accounts = listed if listed and isinstance(listed, list) else [config]

@@ -65,7 +65,7 @@ class Fault:
         name: What happens, in a few words.
         scripts: What the server does with the first connection, the second, ...
         line: Words of the error line, or "" if the record is to be written.
-        tries: How often the tap has to ask.
+        tries: How often the tap has to make a request.
         amounts: The x10000 integers of the record (paid, gift, total).
         warning: Words of a warning about a record that is written all the same.
         settings: Of the account's run, beside the usual ones.
@@ -101,8 +101,8 @@ OK = "HTTP/1.1 200 OK"
 LENGTH = f"Content-Length: {len(BODY)}"
 CLOSE = "Connection: close"
 WHOLE = head(OK, LENGTH, CLOSE) + BODY
-BROKE = "broke before the answer was complete"
-LATE = "no complete answer from 127.0.0.1:"
+BROKE = "broke before the response was complete"
+LATE = "timed out waiting for a complete response from 127.0.0.1:"
 NOT_JSON = "HTTP 200 with a body that is not JSON"
 SHORT_TIME = {"request_timeout": 0.4}
 
@@ -283,7 +283,7 @@ def tls_faults() -> list[Fault]:
         secure(
             "TLS that is silent within the body",
             over_tls(read_request, WHOLE[:-20], hang),
-            "no complete answer",
+            "timed out waiting for a complete response",
             2,
             env=trust,
             settings=SHORT_TIME,
@@ -291,7 +291,7 @@ def tls_faults() -> list[Fault]:
         secure(
             "TLS that drips for ever",
             over_tls(read_request, head(OK, "Content-Length: 100000"), drip(b" ")),
-            "no complete answer",
+            "timed out waiting for a complete response",
             env=trust,
             settings={"max_elapsed": 1},
         ),
@@ -378,16 +378,24 @@ def proxy_faults() -> list[Fault]:
         behind(
             "a proxy that is no URL",
             [],
-            "cannot be asked",
+            "no request can be sent to balance.invalid",
             connects=False,
             env=proxy | {"HTTPS_PROXY": f"http://user:{PROXY_PASSWORD}@:x"},
         ),
         behind(
+            "a SOCKS proxy that is down",
+            [],
+            "the proxy did not connect to balance.invalid",
+            2,
+            connects=False,
+            env=proxy | {"HTTPS_PROXY": "socks5h://127.0.0.1:{dead}"},
+        ),
+        behind(
             "a proxy of a kind that is not supported",
             [],
-            "cannot be asked",
+            "no request can be sent to balance.invalid",
             connects=False,
-            env=proxy | {"HTTPS_PROXY": "socks5://127.0.0.1:{dead}"},
+            env=proxy | {"HTTPS_PROXY": "gopher://127.0.0.1:{dead}"},
         ),
         behind(
             "NO_PROXY for the host",
@@ -413,7 +421,7 @@ def framing_faults() -> list[Fault]:
     padded = BODY + b" " * MEBIBYTE
     gzipped = {"Content-Encoding": "gzip"}
     in_chunks = (read_request, head(OK, "Transfer-Encoding: chunked", CLOSE))
-    unzips_wrongly = "is compressed wrongly"
+    unzips_wrongly = "sent a response that cannot be decompressed"
     twenty = BODY
     for _ in range(20):
         twenty = gzip.compress(twenty)
@@ -428,7 +436,7 @@ def framing_faults() -> list[Fault]:
         Fault(
             "two Content-Lengths",
             always(*http(200, BODY, [("Content-Length", "7"), ("Content-Length", str(len(BODY)))])),
-            "is not proper HTTP",
+            "sent a malformed HTTP response",
             2,
         ),
         Fault(
@@ -669,12 +677,12 @@ def content_faults() -> list[Fault]:
         ),
         Fault("JSON called HTML", always(*http(200, BODY, {"Content-Type": "text/html"}))),
         Fault("HTML at first, then a balance", [http(200, b"<html>"), http(200, BODY)], tries=2),
-        Fault("an empty object", answer({}), f"{no_balance}the answer is an empty JSON object"),
+        Fault("an empty object", answer({}), f"{no_balance}the response is an empty JSON object"),
         *(
             Fault(
                 f"only {json.dumps(body)}",
                 answer(body),
-                f"{no_balance}the answer is not a JSON object",
+                f"{no_balance}the response is not a JSON object",
             )
             for body in ([], [SMS], "balance", None, 123456, 12.3456, True)
         ),
@@ -703,11 +711,15 @@ def content_faults() -> list[Fault]:
             answer({"error": {"code": "X", "message": 5}}),
             f"{no_balance}`balance10000` is missing",
         ),
-        Fault("the otp product's body", answer(OTP), "an answer of the otp product"),
+        Fault(
+            "the otp product's body",
+            answer(OTP),
+            "the response has the otp format, but `product` is sms",
+        ),
         Fault(
             "the sms product's body",
             answer(SMS),
-            "an answer of the sms product",
+            "the response has the sms format, but `product` is otp",
             settings=otp,
         ),
         Fault(
@@ -759,7 +771,7 @@ def content_faults() -> list[Fault]:
         Fault(
             "duplicate keys",
             answer(b'{"balance10000": 1, ' + BODY[1:]),
-            f"{no_balance}the answer repeats a name",
+            f"{no_balance}the response repeats a name",
         ),
         Fault("UTF-8 with a BOM", answer(b"\xef\xbb\xbf" + BODY)),
         Fault("UTF-16", answer(BODY.decode().encode("utf-16"))),
@@ -792,7 +804,7 @@ def envelope(message: str, code: object = 2001) -> bytes:
 def status_faults() -> list[Fault]:
     refused = "authentication failed"
     dates = "Fri, 31 Feb 2026 25:61:61 GMT", "Sat, 01 Jan 0000 00:00:00 GMT"
-    beyond = "asks to wait"
+    beyond = "longer than max_elapsed"
     return [
         *(
             Fault(
@@ -818,7 +830,8 @@ def status_faults() -> list[Fault]:
                 (418, "an unexpected status", 1),
                 (429, "too many requests", 2),
                 (500, "the server failed", 2),
-                (599, "an unexpected status", 1),
+                (509, "the server failed", 2),
+                (599, "the server failed", 2),
             )
         ),
         *(
@@ -874,9 +887,10 @@ def status_faults() -> list[Fault]:
                 (404, 1),
                 (405, 1),
                 (407, 1),
-                (408, 1),
+                (408, 2),
                 (410, 1),
                 (418, 1),
+                (425, 2),
                 (429, 2),
                 (451, 1),
                 (500, 2),
@@ -885,6 +899,7 @@ def status_faults() -> list[Fault]:
                 (503, 2),
                 (504, 2),
                 (505, 1),
+                *((status, 2) for status in (520, 522, 524, 529, 530)),
                 (999, 1),
             )
         ),
