@@ -34,6 +34,7 @@ PLUGINS = {plugin["name"]: plugin for kind in PROJECT["plugins"].values() for pl
 MADE = (
     "output/report.html",
     "output/balance",
+    "output/fresh-",
     "demo-output/",
     "transform/target",
     ".meltano/",
