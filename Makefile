@@ -102,7 +102,7 @@ clean: ## Remove what the other targets made; what was loaded into output/ stays
 
 # Without the variable: the definitions say `--compile` themselves, since they are copied to where no Makefile is.
 MELTANO_INSTALL := env -u UV_COMPILE_BYTECODE MELTANO_CLI_DISABLE_VERSION_CHECK=1 .venvs/meltano/bin/meltano install
-PLUGIN_PINS := meltano.yml $(patsubst %,requirements/%.txt,build dbt tap target-jsonl target-postgres target-snowflake)
+PLUGIN_PINS := meltano.yml $(wildcard plugins/*/*.lock) $(patsubst %,requirements/%.txt,build dbt tap target-jsonl target-postgres target-snowflake)
 
 .meltano/ready: .venvs/meltano/ready $(PLUGIN_PINS)
 	@echo 'Installing the plugins of meltano.yml ...'

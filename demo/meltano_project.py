@@ -36,5 +36,6 @@ def make(folder: Path) -> Path:
         for kind in ("extractors", "loaders", "utilities"):
             (own / kind).symlink_to(ROOT / ".meltano" / kind)
         (folder / "transform").symlink_to(ROOT / "transform")
+        shutil.copytree(ROOT / "plugins", folder / "plugins")
         shutil.copy(ROOT / "meltano.yml", folder)
     return folder

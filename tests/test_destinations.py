@@ -329,7 +329,7 @@ def test_load_methods(
 def test_without_pgoptions_postgres_shifts_instants_but_never_keys(
     postgres: embedded.Postgres, tmp_path: Path, bank: Bank, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """That is why docs/postgres.md asks for PGOPTIONS, and why the key is text."""
+    """That is why docs/postgres.md asks for PGTZ, and why the key is text."""
     monkeypatch.setattr(Postgres, "environment", lambda _: {})
     settings = bank.settings([Account("main")])
     with closing(Postgres(postgres)) as target:

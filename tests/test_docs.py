@@ -18,6 +18,7 @@ import pytest
 import yaml
 from check_snowflake import ARGUMENTS
 from click.testing import CliRunner
+from lock_files import definition_of
 from pages import DOCS, PAGES, README, Page
 from parts import QUIET, ROOT, SUPPORT
 
@@ -30,7 +31,11 @@ if TYPE_CHECKING:
 
 MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
 PROJECT: dict[str, Any] = yaml.safe_load((ROOT / "meltano.yml").read_text(encoding="utf-8"))
-PLUGINS = {plugin["name"]: plugin for kind in PROJECT["plugins"].values() for plugin in kind}
+PLUGINS = {
+    plugin["name"]: definition_of(kind, plugin)
+    for kind, plugins in PROJECT["plugins"].items()
+    for plugin in plugins
+}
 MADE = (
     "output/report.html",
     "output/balance",

@@ -20,4 +20,6 @@ PATIENCE = 300.0 if REAL_SNOWFLAKE else 60.0
 NO_PROXY = {"HTTP_PROXY": "", "HTTPS_PROXY": "", "ALL_PROXY": ""}
 QUIET = NO_PROXY | {
     "MELTANO_CLI_DISABLE_VERSION_CHECK": "1",
+    # Nothing listens there: every plugin is defined in meltano.yml or plugins/.
+    "MELTANO_HUB_URL": "http://127.0.0.1:9",
 }

@@ -196,7 +196,7 @@ class Meltano(Runner):
         prefix = target.plugin.replace("-", "_").upper()
         for key, value in target.config(load).items():
             environment[f"{prefix}_{key.upper()}"] = str(value)
-        # PGOPTIONS is not among these: meltano.yml has to set it.
+        # PGTZ is not among these: meltano.yml has to set it.
         if isinstance(target, Snowflake):
             environment |= target.environment()
         log = Path(tempfile.mkstemp(dir=self._project, prefix="log-")[1])

@@ -133,7 +133,7 @@ class Postgres(Target):
         }
 
     def environment(self) -> dict[str, str]:
-        return {"PGOPTIONS": "-c timezone=UTC"}
+        return {"PGTZ": "UTC"}
 
     def set_time_zone(self, zone: str) -> None:
         self._server.psql(f"ALTER DATABASE {self.name} SET timezone TO '{zone}'")
