@@ -138,7 +138,7 @@ def test_what_meltano_is_told_to_run_is_in_meltano_yml() -> None:
         elif words[:1] in (["add"], ["invoke"]):
             assert words[1] in PLUGINS, page
         else:
-            assert words in ([], ["install"]), page
+            assert words in ([], ["install"], ["lock"]), page
 
 
 @pytest.mark.e2e
