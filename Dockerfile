@@ -11,6 +11,7 @@ RUN python -m venv --without-pip /opt/tap-balance \
  && pip --python /opt/tap-balance install --no-cache-dir --require-hashes -r requirements/tap.txt \
  && pip install --no-cache-dir --require-hashes -r requirements/build.txt
 COPY pyproject.toml README.md LICENSE ./
+COPY schemas schemas
 COPY tap_balance tap_balance
 RUN python -m hatchling build --target wheel \
  && pip --python /opt/tap-balance install --no-cache-dir --no-deps dist/*.whl

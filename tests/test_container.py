@@ -3,8 +3,15 @@
 from __future__ import annotations
 
 import re
+import shutil
+import subprocess
+import sys
+from typing import TYPE_CHECKING
 
 from parts import ROOT
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 LINES = (ROOT / "Dockerfile").read_text(encoding="utf-8").replace("\\\n", " ").splitlines()
 IGNORED = [
@@ -19,17 +26,30 @@ def all_of(instruction: str) -> list[str]:
     return [line.split(None, 1)[1] for line in LINES if line.startswith(f"{instruction} ")]
 
 
+COPIED = {
+    path for line in all_of("COPY") if not line.startswith("--from=") for path in line.split()[:-1]
+}
+
+
 def test_it_copies_what_is_there_and_let_in_and_nothing_else_is() -> None:
-    copied = {
-        path
-        for line in all_of("COPY")
-        if not line.startswith("--from=")
-        for path in line.split()[:-1]
-    }
     assert IGNORED[0] == "*"
-    assert copied == LET_IN
-    for path in copied:
+    assert COPIED == LET_IN
+    for path in COPIED:
         assert (ROOT / path).exists()
+
+
+def test_the_wheel_can_be_built_from_what_it_copies(tmp_path: Path) -> None:
+    for path in COPIED:
+        target = tmp_path / path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if (ROOT / path).is_dir():
+            shutil.copytree(ROOT / path, target, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy(ROOT / path, target)
+    build = [sys.executable, "-m", "hatchling", "build", "--target", "wheel"]
+    done = subprocess.run(build, cwd=tmp_path, check=False, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert len(list(tmp_path.glob("dist/*.whl"))) == 1
 
 
 def test_it_runs_the_tap_and_not_as_root_on_a_slim_image_of_a_supported_python() -> None:
