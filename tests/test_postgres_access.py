@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import psycopg
 import pytest
 from bank import Account
+from pages import doc, row_cells
 from parts import ROOT
 from pgbouncer import pgbouncer
 from rows import expected_rows
@@ -61,8 +62,17 @@ def test_meltano_loads_through_a_pgbouncer_that_pools_transactions(
     with pgbouncer(postgres, folder_of_the_server, "transaction") as pooler:
         target.database = replace(direct, uri=f"{direct.uri.split('?')[0]}?{pooler}")
         assert Destination("postgres meltano", target, meltano_project).load(load) == 0
+        with pytest.raises(psycopg.OperationalError, match=documented("unsupported")):
+            psycopg.connect(target.database.uri, options="-c timezone=UTC")
         target.database = direct
     assert target.rows() == expected_rows(accounts, AT)
+
+
+def documented(start: str) -> str:
+    """The message of docs/troubleshooting.md that starts like this, as a pattern."""
+    messages = [row[0].strip("`") for row in row_cells(doc("troubleshooting").section("Postgres"))]
+    (message,) = [one for one in messages if one.startswith(start)]
+    return re.escape(message)
 
 
 def connect_as(role: str, database: embedded.Postgres) -> embedded.Postgres:
@@ -123,8 +133,13 @@ def test_each_role_does_its_work_and_no_more(
         "balance_dbt": "tap_balance.balance",
         "balance_loader": "tap_balance_marts.balance_latest",
     }.items():
-        with (
-            psycopg.connect(connect_as(role, target.database).uri) as connection,
-            pytest.raises(psycopg.errors.InsufficientPrivilege),
-        ):
-            connection.execute(f"DELETE FROM {table}".encode())
+        forbidden = {
+            f"DELETE FROM {table}": r"permission denied for (schema|table)",
+            "CREATE SCHEMA another": documented("permission denied for database"),
+        }
+        for statement, message in forbidden.items():
+            with (
+                psycopg.connect(connect_as(role, target.database).uri) as connection,
+                pytest.raises(psycopg.errors.InsufficientPrivilege, match=message),
+            ):
+                connection.execute(statement.encode())
