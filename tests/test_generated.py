@@ -8,6 +8,7 @@ looks at new ones.
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
 import json
 import logging
@@ -15,6 +16,7 @@ import os
 import re
 import signal
 from fractions import Fraction
+from importlib import metadata
 from typing import TYPE_CHECKING, Any
 from unittest import mock
 
@@ -59,6 +61,8 @@ def untouched_process() -> Iterator[None]:
         standing_still(),
         mock.patch.dict(os.environ, NO_PROXY),
         mock.patch.object(logging, "shutdown"),
+        # The SDK reads the versions of packages from disk three times a run.
+        mock.patch.object(metadata, "version", functools.cache(metadata.version)),
     ):
         yield
     for signum, handler in handlers.items():
