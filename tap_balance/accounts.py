@@ -1,24 +1,35 @@
-"""An account: one set of credentials, read and checked from the settings."""
+"""An account: one set of credentials, from the list in the settings or from a file."""
 
 from __future__ import annotations
 
 import hashlib
 import ipaddress
-import json
+import os
 from dataclasses import dataclass, field
 from functools import lru_cache
-from pathlib import Path
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import requests
+from singer_sdk import typing as th
 
-from tap_balance import strict_json
-from tap_balance.config import LONGEST_NAME, MOST_PROBLEMS, check_entries, parse_shard
+from tap_balance.config import (
+    ACCOUNT_SCHEMA,
+    LONGEST_NAME,
+    MAX_PROBLEMS,
+    SECRET_FORMS,
+    explain,
+    parse_json,
+    parse_shard,
+    read_text,
+    variable_of,
+    without_nulls,
+)
 from tap_balance.errors import SettingsError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping
 
     from tap_balance.config import Product
 
@@ -29,6 +40,7 @@ BASE_URLS: dict[Product, str] = {
 }
 ENDPOINT = "/v1/balance"
 _FILE = "accounts_file"
+_DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,8 +52,9 @@ class Account:
         dev_key: User name of HTTP Basic.
         dev_secret: Password of HTTP Basic.
         product: Which body to expect.
-        url: Where to ask, e.g. "https://smsapi.engagelab.com/v1/balance".
+        url: Address of its balance, e.g. "https://smsapi.engagelab.com/v1/balance".
         currency: ISO 4217 code for a body that has none, or None.
+        enabled: Whether a request is sent for it.
     """
 
     name: str
@@ -50,6 +63,7 @@ class Account:
     product: Product
     url: str
     currency: str | None = None
+    enabled: bool = True
 
 
 def is_loopback(host: str) -> bool:
@@ -63,30 +77,30 @@ def is_loopback(host: str) -> bool:
 
 
 def shard_of(name: str, count: int) -> int:
-    """Find the shard of an account, from 1 to `count`; nothing but its name decides."""
+    """Find the shard of an account, from 1 to `count`; it depends on its name only."""
     digest = hashlib.sha256(name.encode()).digest()
     return int.from_bytes(digest[:8], "big") % count + 1
 
 
-def read_accounts(
-    config: Mapping[str, Any], from_file: Sequence[tuple[str, Mapping[str, Any]]] = ()
-) -> tuple[Account, ...]:
-    """Read the accounts of a run, in the settings' order.
+def read_accounts(settings: Mapping[str, Any]) -> tuple[Account, ...]:
+    """Read the accounts of a run, in the settings' order, those that are not enabled included.
 
     Args:
-        config: Settings whose types are right (`tap_balance.validation.check_types`).
-        from_file: The accounts that `accounts_file` names, each with the prefix to name it.
+        settings: Settings that are checked (`tap_balance.config.check_settings`).
 
     Raises:
         SettingsError: There is no account, or two ways to give them are mixed, or something is
             wrong with one. Every problem is listed, none with its value.
     """
+    shared = {
+        name: settings[name] for name in ("product", "base_url", "currency") if name in settings
+    }
     accounts: list[Account] = []
     problems: list[str] = []
     places: dict[str, str] = {}
-    for place, settings in _entries(config, from_file):
+    for place, entry in _entries(settings):
         try:
-            account = _read_account(place, {**_shared(config), **settings})
+            account = _read_account(place, {**shared, **entry})
         except SettingsError as error:
             problems += error.problems
             continue
@@ -98,97 +112,126 @@ def read_accounts(
         places.setdefault(account.name, place)
         accounts.append(account)
     if problems:
-        raise SettingsError(*list(dict.fromkeys(problems))[:MOST_PROBLEMS])
-    if "shard" in config:
-        index, count = parse_shard(config["shard"])
+        raise SettingsError(*list(dict.fromkeys(problems))[:MAX_PROBLEMS])
+    if "shard" in settings:
+        index, count = parse_shard(settings["shard"])
         return tuple(a for a in accounts if shard_of(a.name, count) == index)
     return tuple(accounts)
 
 
-def _entries(
-    config: Mapping[str, Any], from_file: Sequence[tuple[str, Mapping[str, Any]]]
-) -> Iterable[tuple[str, Mapping[str, Any]]]:
+def _entries(settings: Mapping[str, Any]) -> Iterable[tuple[str, Mapping[str, Any]]]:
     """List the accounts' own settings, each with the prefix under which to name them."""
-    single = {name: config.get(name) for name in ("dev_key", "dev_secret", "account")}
-    given = [name for name, value in single.items() if value is not None]
-    # Empty lists come from tools that fill in every setting.
-    many = [name for name in ("accounts", "accounts_file") if config.get(name)]
-    if many and (given or len(many) > 1):
-        msg = f"{', '.join([*given, *many[1:]])}: cannot be set together with {many[0]}; use one"
-        raise SettingsError(msg)
+    single = {name: settings.get(name) for name in ("dev_key", "dev_secret", "account")}
+    # Empty lists and texts come from tools that fill in every setting.
+    many = [name for name in ("accounts", _FILE) if settings.get(name)]
     if many:
-        listed = (
-            (f"accounts[{i}].", entry) for i, entry in enumerate(config.get("accounts") or ())
-        )
-        return (
-            (place, {name: value for name, value in entry.items() if value is not None})
-            for place, entry in (from_file or listed)
-        )
+        given = [name for name, value in single.items() if value]
+        if given or len(many) > 1:
+            msg = (
+                f"{', '.join([*given, *many[1:]])}: cannot be set together with {many[0]}; use one"
+            )
+            raise SettingsError(msg)
+        if _FILE in many:
+            return read_accounts_file(settings[_FILE])
+        return ((f"accounts[{i}].", entry) for i, entry in enumerate(settings["accounts"]))
     missing = [name for name in ("dev_key", "dev_secret") if single[name] is None]
     if missing:
         msg = (
             f"{', '.join(missing)}: not set; set dev_key and dev_secret, or accounts, or "
             "accounts_file"
         )
+        unread = [variable_of(name) for name in ("accounts", _FILE, *missing)]
+        if unread := [variable for variable in unread if os.environ.get(variable)]:
+            msg += f"; {', '.join(unread)} in the environment: only read with --config=ENV"
         raise SettingsError(msg)
-    return [("", {name: single[name] for name in given})]
-
-
-def _shared(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Pick the settings that an account takes from the top level unless it has its own."""
-    return {"account": "default"} | {
-        name: config[name]
-        for name in ("product", "base_url", "currency")
-        if config.get(name) is not None
-    }
+    return [("", {"account": "default"} | {k: v for k, v in single.items() if v is not None})]
 
 
 def _read_account(place: str, settings: Mapping[str, Any]) -> Account:
-    name, dev_key, dev_secret = (settings[field] for field in ("account", "dev_key", "dev_secret"))
+    (form,) = (name for name in SECRET_FORMS if name in settings)
     product: Product = settings.get("product", "sms")
-    base_url = settings.get("base_url", BASE_URLS[product])
-    url_problem = _base_url_problem(base_url)
-    found = {
-        "account": _name_problem(name),
-        "dev_key": _credential_problem(dev_key)
-        or ("contains a colon, which HTTP Basic cannot carry" if ":" in dev_key else None),
-        "dev_secret": _credential_problem(dev_secret),
-        "base_url": url_problem,
+    url = secret = ""
+    problems = {
+        "account": _name_problem(settings["account"]),
+        "dev_key": _credential_problem(settings["dev_key"])
+        or (
+            "contains a colon, which HTTP Basic cannot carry" if ":" in settings["dev_key"] else ""
+        ),
     }
-    problems = [f"{place}{field}: {problem}" for field, problem in found.items() if problem]
-    if problems:
-        raise SettingsError(*problems)
+    try:
+        secret = _read_secret(form, settings[form])
+        problems[form] = _credential_problem(secret)
+    except ValueError as error:
+        problems[form] = str(error)
+    try:
+        url = _balance_url(settings.get("base_url", BASE_URLS[product]))
+    except ValueError as error:
+        problems["base_url"] = str(error)
+    if any(problems.values()):
+        lines = (f"{place}{name}: {problem}" for name, problem in problems.items() if problem)
+        raise SettingsError(*lines)
     return Account(
-        name, dev_key, dev_secret, product, balance_url(base_url), settings.get("currency")
+        name=settings["account"],
+        dev_key=settings["dev_key"],
+        dev_secret=secret,
+        product=product,
+        url=url,
+        currency=settings.get("currency"),
+        enabled=settings.get("enabled", True),
     )
 
 
-def balance_url(base_url: str) -> str:
-    """Put the endpoint behind a base URL, whose path prefix is kept."""
-    return base_url.rstrip("/") + ENDPOINT
-
-
-def _name_problem(name: str) -> str | None:
+def _name_problem(name: str) -> str:
     if not name.strip():
         return "is empty"
     if len(name) > LONGEST_NAME:
         return f"is longer than {LONGEST_NAME} characters"
     if "\0" in name or not _is_unicode(name):
         return "contains a character that no database can store"
-    return None
+    return ""
 
 
-def _credential_problem(value: str) -> str | None:
+def _read_secret(form: str, value: str) -> str:
+    """Look up a secret that is given by reference.
+
+    Raises:
+        ValueError: It is not there. The text shows neither the secret nor the reference, which
+            may be the secret itself in the wrong place.
+    """
+    if form == "dev_secret_env":
+        secret = os.environ.get(value) if _is_unicode(value) else None
+        if secret is None:
+            msg = "the environment variable of this name is not set"
+            raise ValueError(msg)
+        return secret
+    if form == "dev_secret_file":
+        try:
+            return read_text(value)
+        except OSError as error:
+            msg = f"cannot be read ({error.strerror})"
+        except ValueError:  # a path with a NUL, or a file in another encoding
+            msg = "is not a file in UTF-8"
+        raise ValueError(msg)
+    return value
+
+
+def _key_problem(dev_key: str) -> str:
+    if problem := _credential_problem(dev_key):
+        return problem
+    return "contains a colon, which HTTP Basic cannot carry" if ":" in dev_key else ""
+
+
+def _credential_problem(value: str) -> str:
     if not value:
         return "is empty"
     if value != value.strip():
-        return "begins or ends with white space (the newline at a file's end, perhaps); remove it"
+        return "has leading or trailing whitespace (possibly a newline from a file); remove it"
     # RFC 7617, section 2: neither part may hold a control character.
     if any(ord(char) < 0x20 or ord(char) == 0x7F for char in value):  # noqa: PLR2004
         return "contains a control character"
     if not _is_unicode(value):
         return "is not valid Unicode"
-    return None
+    return ""
 
 
 def _is_unicode(text: str) -> bool:
@@ -200,33 +243,50 @@ def _is_unicode(text: str) -> bool:
 
 
 @lru_cache
-def _base_url_problem(base_url: str) -> str | None:
-    # `urlsplit` drops tabs and newlines without a word, and a backslash is a slash to some.
+def _balance_url(base_url: str) -> str:
+    """Make the address of the balance; all spellings of one base URL give the same.
+
+    Scheme and host are in lower case and the scheme's own port is left out, so that what is looked
+    up by the address (adapter, proxy, connections) is found. A path prefix is kept.
+
+    Raises:
+        ValueError: It cannot be used; the text says why, without the URL.
+    """
+    # `urlsplit` drops tabs and newlines silently, and a backslash is a slash to some.
     if any(char <= " " or char in "\x7f\\" for char in base_url):
-        return "contains a space, a control character or a backslash"
+        msg = "contains a space, a control character or a backslash"
+        raise ValueError(msg)
     try:
-        parts = urlsplit(base_url)
-        host, _ = parts.hostname or "", parts.port
+        user = "@" in urlsplit(base_url).netloc
+        prepared = requests.Request("GET", base_url.rstrip("/") + ENDPOINT).prepare()
+        parts = urlsplit(str(prepared.url))
+        host, port = parts.hostname or "", parts.port
         host.encode("idna")  # as the look-up will; it refuses an empty or overlong label
-        requests.Request("GET", balance_url(base_url)).prepare()
     except ValueError:  # every error of `requests` about a URL is one too
-        return "is not a URL that can be asked"
+        msg = "is not a valid URL"
+        raise ValueError(msg) from None
     problems = {
-        "must not contain a user or password; use dev_key and dev_secret": "@" in parts.netloc,
-        "is not an https URL with a host": not host or parts.scheme not in {"http", "https"},
+        "must not contain a user or password; use dev_key and dev_secret": user,
+        "is not an https URL with a host": not host or parts.scheme not in _DEFAULT_PORTS,
         "must be https (http only to this machine, such as http://127.0.0.1:8642)": (
             parts.scheme == "http" and not is_loopback(host)
         ),
         "must not contain a query or a fragment": "?" in base_url or "#" in base_url,
     }
-    return next((problem for problem, found in problems.items() if found), None)
+    for problem, found in problems.items():
+        if found:
+            raise ValueError(problem)
+    if port == _DEFAULT_PORTS[parts.scheme]:
+        parts = parts._replace(netloc=parts.netloc.removesuffix(f":{port}"))
+    return parts.geturl()
 
 
 def read_accounts_file(path: str) -> list[tuple[str, Mapping[str, Any]]]:
     """Read the accounts' own settings from a file.
 
     Args:
-        path: The file: UTF-8, with or without a byte order mark.
+        path: The file: a JSON array, or JSON Lines with one account each. UTF-8, with or without
+            a byte order mark.
 
     Returns:
         The settings of each account, with the prefix under which to name them: the line that it
@@ -237,23 +297,31 @@ def read_accounts_file(path: str) -> list[tuple[str, Mapping[str, Any]]]:
             its number and never shown.
     """
     try:
-        text = Path(path).read_text(encoding="utf-8-sig")
+        text = read_text(path)
     except OSError as error:
         msg = f"{_FILE}: cannot be read ({error.strerror})"
         raise SettingsError(msg) from None
     except ValueError:  # a path with a NUL, or a file in another encoding
         msg = f"{_FILE}: is not a file in UTF-8"
         raise SettingsError(msg) from None
-    entries = list(_array(text) if text.lstrip().startswith("[") else _lines(text))
+    found = _array(text) if text.lstrip().startswith("[") else _lines(text)
+    entries = [(place, without_nulls(entry)) for place, entry in found]
     if not entries:
         msg = f"{_FILE}: there is no account in it"
         raise SettingsError(msg)
-    check_entries(entries)
+    validator = th.DEFAULT_JSONSCHEMA_VALIDATOR(ACCOUNT_SCHEMA)
+    problems = (
+        f"{place}{explain(error)}"
+        for place, entry in entries
+        for error in validator.iter_errors(entry)
+    )
+    if problem_lines := list(islice(dict.fromkeys(problems), MAX_PROBLEMS)):
+        raise SettingsError(*problem_lines)
     return entries
 
 
 def _array(text: str) -> Iterator[tuple[str, Any]]:
-    for number, entry in enumerate(_parse(text, _FILE), start=1):
+    for number, entry in enumerate(parse_json(text, _FILE), start=1):
         yield f"{_FILE}, entry {number}: ", entry
 
 
@@ -262,18 +330,4 @@ def _lines(text: str) -> Iterator[tuple[str, Any]]:
     for number, line in enumerate(text.split("\n"), start=1):
         if line.strip():
             place = f"{_FILE}, line {number}"
-            yield f"{place}: ", _parse(line, place)
-
-
-def _parse(text: str, place: str) -> Any:  # noqa: ANN401
-    try:
-        return strict_json.loads(text)
-    except json.JSONDecodeError as error:
-        where = f"line {error.lineno}, column {error.colno}"
-        if place != _FILE:
-            where = f"column {error.colno}"
-        msg = f"{place}: not JSON ({where})"
-        raise SettingsError(msg) from None
-    except (ValueError, RecursionError):
-        msg = f"{place}: not JSON"
-        raise SettingsError(msg) from None
+            yield f"{place}: ", parse_json(line, place, lines=False)

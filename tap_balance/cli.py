@@ -6,10 +6,8 @@ import logging
 import os
 import sys
 import traceback
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from singer_sdk import mapper
 from singer_sdk.exceptions import MappingError, SingerSDKError
 
 from tap_balance.errors import AccountsFailedError, RunEndedError, SettingsError
@@ -19,11 +17,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 logger = TapBalance.logger
-
-
-def _tells_something(record: logging.LogRecord) -> bool:
-    """Drop the SDK's line about a thing that it does not do; every byte in a log has a cost."""
-    return record.msg != "Skipping parse of env var settings..."
 
 
 def run(args: Sequence[str] | None = None) -> int:
@@ -51,7 +44,6 @@ def _run(args: Sequence[str] | None) -> int:
     # Both write what a server said, in their own words, before this tap can look at it.
     for library in ("urllib3", "requests"):
         logging.getLogger(library).propagate = False
-    logger.addFilter(_tells_something)
     try:
         TapBalance.cli(args, prog_name=TapBalance.name)
     except SystemExit as end:
@@ -59,7 +51,7 @@ def _run(args: Sequence[str] | None) -> int:
     except SettingsError as error:
         for problem in error.problems:
             logger.error("%s", problem)  # noqa: TRY400
-        logger.error("The settings are wrong; nothing was sent.")  # noqa: TRY400
+        logger.error("Invalid settings; no requests were sent.")  # noqa: TRY400
     except AccountsFailedError:
         pass  # each was logged when it failed
     except MappingError as error:
@@ -90,10 +82,6 @@ def _explain(error: Exception) -> str:
     if isinstance(error, OSError):
         # What is read has errors of its own; this comes from --discover, --about and --version.
         return f"stdout cannot be written ({error.strerror})."
-    frames = traceback.extract_tb(error.__traceback__)
-    kind = type(error).__name__
-    if any(Path(frame.filename) == Path(mapper.__file__) for frame in frames):
-        # The expressions are the user's own code, and fail with errors of their own.
-        return f"stream_maps: an expression fails with {kind}; correct it."
-    place = f"line {frames[-1].lineno} of {frames[-1].filename}"
-    return f"The tap failed with {kind} at {place}. This is a defect; please report this line."
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    place = f"{type(error).__name__} at line {frame.lineno} of {frame.filename}"
+    return f"The tap failed with {place}. This is a defect; please report this line."

@@ -22,7 +22,7 @@ _JSON_ESCAPE = re.compile(r"\\u([0-9a-fA-F]{4})")
 
 
 class SettingsError(ConfigurationError):
-    """The settings are wrong; nothing was sent.
+    """The settings are invalid; no requests were sent.
 
     Args:
         problems: One line each. A line names the setting and never shows its value.

@@ -1,4 +1,4 @@
-"""The stream `balance`: what a record is, its key, its order."""
+"""The stream `balance`: what a record is, its key, its catalog, its STATE."""
 
 from __future__ import annotations
 
@@ -11,20 +11,21 @@ from singer_sdk.singerlib import Catalog, Metadata, Schema
 from singer_sdk.streams import Stream
 
 from tap_balance.amounts import exact_decimal
-from tap_balance.errors import AccountError, AccountsFailedError, RunEndedError, SettingsError
+from tap_balance.errors import AccountError, RunEndedError, SettingsError
 from tap_balance.snapshots import utc_microseconds
 
 if TYPE_CHECKING:
     import logging
-    from collections.abc import Generator, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
+    from singer_sdk import Tap
     from singer_sdk.helpers.types import Context, Record
-    from singer_sdk.singerlib import SchemaMessage
+    from singer_sdk.singerlib import MetadataMapping
 
     from tap_balance.accounts import Account
+    from tap_balance.concurrency import Outcome
     from tap_balance.responses import Balance
     from tap_balance.snapshots import Snapshot
-    from tap_balance.tap import TapBalance
 
 _PACKAGE = files(__package__)
 _SCHEMAS = _PACKAGE / "schemas"  # where the wheel has them; in a checkout they are at the top level
@@ -33,17 +34,26 @@ if not _SCHEMAS.is_dir():
 SCHEMA: dict[str, Any] = json.loads((_SCHEMAS / "balance.json").read_text(encoding="utf-8"))
 """The contract: field by field with description, unit and source."""
 
-_DECIMAL_KEYWORDS = ("precision", "scale")
-_ALWAYS = ("snapshot_id", "snapshot_at")
+ALWAYS_SELECTED = (
+    *("snapshot_id", "account", "snapshot_at", "observed_at"),
+    *("balance10000", "gift_balance10000", "total_balance10000"),
+)
+"""Without these, a repeated run in one interval would leave a row with parts of both."""
 _NOT_A_CATALOG = "--catalog: the file is not a Singer catalog; make one with --discover"
 
 
 class BalanceStream(Stream):
     """Snapshots of balances, one record per account of the run.
 
-    A balance has no history at the source: whatever the state says, a run reads the balances of
-    now. The stream is INCREMENTAL all the same, because a FULL_TABLE stream allows a target to
-    drop the older rows, and the older rows are the product.
+    A balance has no history at the source: whatever the state says, a run reads the current
+    balances. The stream is INCREMENTAL nevertheless, because a FULL_TABLE stream allows a target
+    to drop the older rows, and the older rows are the product.
+
+    Args:
+        tap: The tap.
+        read_balances: Requests the balances, and yields each account with its balance or its error.
+        snapshot: The interval that the run belongs to.
+        bookmark: What an earlier run left in the STATE for this stream.
     """
 
     name = "balance"
@@ -53,28 +63,34 @@ class BalanceStream(Stream):
     # lose this run's records, so the order is not compared with it.
     is_sorted = True
     check_sorted = False
-    # Contexts of another tap's state must not multiply the records.
-    partitions = None
 
-    def __init__(self, tap: TapBalance) -> None:
+    def __init__(
+        self,
+        tap: Tap,
+        *,
+        read_balances: Callable[[], Iterable[tuple[Account, Outcome]]],
+        snapshot: Snapshot,
+        bookmark: Mapping[str, Any],
+    ) -> None:
         super().__init__(tap, schema=copy.deepcopy(SCHEMA))
-        self._balance_tap = tap
+        self._read_balances = read_balances
+        self._snapshot = snapshot
+        self._bookmark = bookmark
         self.failures = 0
         """Accounts that gave no balance in this run."""
 
     def get_records(self, context: Context | None) -> Iterable[Record]:  # noqa: ARG002
         """Read the balance of every account and yield a record for each that has one.
 
-        A failure is logged when it happens; it fails the run when all else is out.
+        A failure is logged when it happens; it fails the run when all else is written.
 
         Raises:
-            RunEndedError: A signal came. The STATE for the records yielded so far is out.
+            RunEndedError: A signal came. The STATE for the records yielded so far is written.
         """
-        tap = self._balance_tap
-        # If no account answers, the bookmark stays what it was.
-        self.stream_state.update(tap.bookmark)
+        # If there is no balance at all, the bookmark stays what it was.
+        self.stream_state.update(self._bookmark)
         try:
-            for account, outcome in tap.outcomes():
+            for account, outcome in self._read_balances():
                 if isinstance(outcome, AccountError):
                     self.failures += 1
                     self.logger.error("%s", outcome.line(account.name))
@@ -85,23 +101,18 @@ class BalanceStream(Stream):
                         account.name,
                         warning,
                     )
-                yield make_record(account, outcome, tap.snapshot)
+                yield make_record(account, outcome, self._snapshot)
         except RunEndedError:
-            self._finalize_state(self.stream_state)
-            self._write_state_message()
+            self.finalize_state_progress_markers()
             raise
-        finally:
-            tap.client.close()
 
-    def log_sync_costs(self) -> None:
-        """Report the accounts that failed: the SDK calls this last, when all else is out.
-
-        Raises:
-            AccountsFailedError: At least one account gave no balance.
-        """
-        super().log_sync_costs()
-        if self.failures:
-            raise AccountsFailedError(self.failures)
+    @property
+    def metadata(self) -> MetadataMapping:
+        """The catalog's metadata; what keeps a row whole cannot be deselected."""
+        metadata = super().metadata
+        for field in ALWAYS_SELECTED:
+            metadata["properties", field].inclusion = Metadata.InclusionType.AUTOMATIC
+        return metadata
 
     def apply_catalog(self, catalog: Catalog) -> None:
         """Take the selection from a catalog, and warn of a method that can lose rows."""
@@ -113,33 +124,29 @@ class BalanceStream(Stream):
                 self.forced_replication_method,
             )
 
-    def _write_starting_replication_value(self, context: Context | None) -> None:
-        """Start from nothing: the state decides nothing, so the SDK has no start to announce."""
-
     def get_replication_key_signpost(self, context: Context | None = None) -> None:
         """Set no limit to the bookmark: snapshot_at is never ahead of the run."""
 
     @property
     def emit_activate_version_messages(self) -> bool:
-        """Never tell a target to drop the rows of earlier runs."""
+        """Never let a target drop the rows of earlier runs."""
         return False
 
     def get_batch_config(self, config: Mapping[str, Any]) -> None:
         """Never write batch files: records go to stdout, one by one."""
 
-    def _generate_schema_messages(self) -> Generator[SchemaMessage, None, None]:
-        """Put `precision` and `scale` back into the SCHEMA message.
 
-        The SDK's `Schema` class knows neither and drops them, and without them Snowflake gets
-        whole numbers. A test reads them from stdout, since this hook is private to the SDK.
-        """
-        for message in super()._generate_schema_messages():
-            message.schema = copy.deepcopy(message.schema)
-            for field, written in message.schema["properties"].items():
-                contract = SCHEMA["properties"].get(field, {})
-                if written.get("format") == contract.get("format") == "x-singer.decimal":
-                    written.update({keyword: contract[keyword] for keyword in _DECIMAL_KEYWORDS})
-            yield message
+def with_decimals(schema: dict[str, Any]) -> dict[str, Any]:
+    """Put `precision` and `scale` back into the schema of a SCHEMA message.
+
+    The SDK's `Schema` class drops them, and without them Snowflake stores 12 for 12.3456.
+    """
+    schema = copy.deepcopy(schema)
+    for field, written in schema["properties"].items():
+        contract = SCHEMA["properties"].get(field, {})
+        if written.get("format") == contract.get("format") == "x-singer.decimal":
+            written.update({keyword: contract[keyword] for keyword in ("precision", "scale")})
+    return schema
 
 
 def make_record(account: Account, balance: Balance, snapshot: Snapshot) -> Record:
@@ -200,10 +207,8 @@ def complete_catalog(catalog: Catalog | Mapping[str, Any]) -> Catalog:
         entry.key_properties = list(BalanceStream.primary_keys)
         entry.replication_key = BalanceStream.replication_key
         properties: dict[str, Schema] = entry.schema.properties or {}
-        for field in _ALWAYS:
+        for field in ALWAYS_SELECTED:
             properties.setdefault(field, Schema.from_dict(SCHEMA["properties"][field]))
-            breadcrumb = ("properties", field)
-            entry.metadata[breadcrumb].inclusion = Metadata.InclusionType.AUTOMATIC
         entry.schema.properties = properties
     except (AttributeError, KeyError, TypeError, ValueError):
         raise SettingsError(_NOT_A_CATALOG) from None

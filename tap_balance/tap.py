@@ -4,46 +4,56 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import logging
 import os
 import select
+import shutil
+import signal
 import sys
+import textwrap
+import unicodedata
 from functools import cached_property
 from typing import IO, TYPE_CHECKING, Any, ClassVar, cast
 
+import click
 import pendulum
 from singer_sdk import Tap
+from singer_sdk.exceptions import MappingError, SingerSDKError
 from singer_sdk.helpers.capabilities import PluginCapabilities, TapCapabilities
 from singer_sdk.io_base import SingerWriter
 from singer_sdk.mapper import RemoveRecordTransform
+from singer_sdk.singerlib import SchemaMessage
 
-from tap_balance.accounts import read_accounts, read_accounts_file
+from tap_balance.accounts import read_accounts
 from tap_balance.amounts import exact_decimal
 from tap_balance.client import BalanceClient, Limits
 from tap_balance.concurrency import Shutdown, fetch_all
 from tap_balance.config import (
     SETTINGS,
-    check_types,
-    read_config,
+    check_settings,
     read_environment,
+    read_settings,
     unknown_settings,
-    with_defaults,
 )
 from tap_balance.errors import AccountError, AccountsFailedError, RunEndedError, SettingsError
-from tap_balance.snapshots import parse_interval, snapshot_of
-from tap_balance.streams import BalanceStream, complete_catalog, read_catalog, read_state
+from tap_balance.snapshots import snapshot_of_run
+from tap_balance.streams import (
+    BalanceStream,
+    complete_catalog,
+    read_catalog,
+    read_state,
+    with_decimals,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
-    from types import FrameType
+    from collections.abc import Iterator, Mapping, Sequence
 
-    import click
     from singer_sdk.helpers.capabilities import CapabilitiesEnum
-    from singer_sdk.plugin_base import _ConfigInput
     from singer_sdk.singerlib import Catalog, Message
 
     from tap_balance.accounts import Account
     from tap_balance.concurrency import Outcome
-    from tap_balance.snapshots import Snapshot
+    from tap_balance.responses import Balance
 
 
 class StdoutWriter(SingerWriter):
@@ -61,6 +71,8 @@ class StdoutWriter(SingerWriter):
         Raises:
             RunEndedError: Nobody reads stdout any more, or its disk is full.
         """
+        if isinstance(message, SchemaMessage):
+            message.schema = with_decimals(message.schema)
         line = self.format_message(message) + "\n"
         try:
             if self._descriptor is None:
@@ -105,19 +117,64 @@ class TapBalance(Tap):
     def __init__(
         self,
         *,
-        catalog: Catalog | dict[str, Any] | None = None,
+        config: Mapping[str, Any] | None = None,
+        catalog: Catalog | Mapping[str, Any] | None = None,
+        parse_env_config: bool = False,
+        validate_config: bool = True,
         **kwargs: Any,  # noqa: ANN401
     ) -> None:
+        """Check the settings, then make the tap.
+
+        Args:
+            config: The settings.
+            catalog: What is selected.
+            parse_env_config: Whether to read settings from the environment, too.
+            validate_config: False where nothing is read, as for `--discover`: no settings are
+                needed then, and none are looked at.
+            kwargs: What else the SDK's `Tap` takes.
+
+        Raises:
+            SettingsError: Something in the settings or the catalog is wrong.
+        """
+        began = pendulum.now("UTC")
         self.shutdown = Shutdown()
         self.accounts: tuple[Account, ...] = ()
         self.bookmark: dict[str, Any] = {}
-        super().__init__(catalog=None if catalog is None else complete_catalog(catalog), **kwargs)
+        settings: dict[str, Any] = {}
+        if validate_config:
+            schema = settings_schema()
+            given = dict(config or {}) | (read_environment(schema) if parse_env_config else {})
+            for line in unknown_settings(given, schema):
+                self.logger.warning("%s", line)
+            settings = check_settings(given, schema, began)
+            self.accounts = self._enabled(read_accounts(settings))
+            # Read, they are of no more use, and stream_maps may look into the tap's config.
+            settings.pop("accounts", None)
+        self.snapshot = snapshot_of_run(settings, began)
+        # The SDK reports here that it reads no variables, which those may read who have set them.
+        level = self.logger.level
+        self.logger.setLevel(logging.WARNING)
+        # The SDK's own check would show values.
+        super().__init__(
+            config=settings,
+            catalog=None if catalog is None else complete_catalog(catalog),
+            validate_config=False,
+            **kwargs,
+        )
+        self.logger.setLevel(level)
 
-    @cached_property
-    def snapshot(self) -> Snapshot:
-        """The interval that this run belongs to, by the moment at which the tap was made."""
-        began = pendulum.from_timestamp(self.initialized_at / 1000)
-        return snapshot_of(began, parse_interval(self.config["snapshot_interval"]))
+    def _enabled(self, accounts: tuple[Account, ...]) -> tuple[Account, ...]:
+        """Leave out the accounts that are not enabled, and report how many there are."""
+        enabled = tuple(account for account in accounts if account.enabled)
+        if skipped := len(accounts) - len(enabled):
+            # Disabling is deliberate, so it fails no run, not even where nothing is left.
+            self.logger.log(
+                logging.INFO if enabled else logging.WARNING,
+                "%d of %d accounts are disabled (enabled: false) and are skipped",
+                skipped,
+                len(accounts),
+            )
+        return enabled
 
     @cached_property
     def client(self) -> BalanceClient:
@@ -126,7 +183,13 @@ class TapBalance(Tap):
 
     def discover_streams(self) -> list[BalanceStream]:
         """List the streams; no settings are needed and nothing is sent."""
-        return [BalanceStream(self)]
+        stream = BalanceStream(
+            self,
+            read_balances=self.read_balances,
+            snapshot=self.snapshot,
+            bookmark=self.bookmark,
+        )
+        return [stream]
 
     def load_state(self, state: Mapping[str, Any]) -> None:
         """Keep the bookmark aside; it goes into the STATE if this run makes none of its own.
@@ -137,50 +200,64 @@ class TapBalance(Tap):
         bookmark = bookmarks.get(BalanceStream.name) if isinstance(bookmarks, dict) else None
         if isinstance(bookmark, dict):
             names = ("replication_key", "replication_key_value")
-            self.bookmark = {name: bookmark[name] for name in names if name in bookmark}
+            self.bookmark |= {name: bookmark[name] for name in names if name in bookmark}
 
-    def outcomes(self) -> Iterator[tuple[Account, Outcome]]:
-        """Request the balances of all accounts, and yield each account as it completes."""
-        return fetch_all(
-            self.client,
-            self.accounts,
-            limits=Limits(*(self.config[name] for name in Limits._fields)),
-            shutdown=self.shutdown,
-            logger=self.logger,
-        )
+    def read_balances(self) -> Iterator[tuple[Account, Outcome]]:
+        """Request the balances of all accounts, and yield each account as it completes.
 
-    def try_accounts(self) -> None:
-        """Ask for every account and tell for each whether it works; no record is written.
+        Raises:
+            RunEndedError: A signal came.
+        """
+        try:
+            yield from fetch_all(
+                self.client,
+                self.accounts,
+                limits=Limits(*(self.config[name] for name in Limits._fields)),
+                shutdown=self.shutdown,
+                logger=self.logger,
+            )
+        finally:
+            self.client.close()
+
+    def check_accounts(self) -> None:
+        """Check that every account works; no record is written.
+
+        The results are a table where a person reads them, and lines of the log otherwise.
 
         Raises:
             AccountsFailedError: At least one does not.
         """
+        table = Table(self.accounts) if sys.stderr.isatty() else None
         failures = 0
-        for account, outcome in self.outcomes():
-            if isinstance(outcome, AccountError):
-                failures += 1
+        for account, outcome in self.read_balances():
+            failures += isinstance(outcome, AccountError)
+            if table:
+                table.print_row(account, outcome)
+            elif isinstance(outcome, AccountError):
                 self.logger.error("%s", outcome.line(account.name))
             else:
-                total = exact_decimal(outcome.amounts.total_balance10000)
+                total = _total(account, outcome)
                 self.logger.info("account %r: works, total balance %s", account.name, total)
-        self.client.close()
         if failures:
             raise AccountsFailedError(failures)
 
     @classmethod
-    def from_command_line(cls, config: _ConfigInput | None, **kwargs: Any) -> TapBalance:  # noqa: ANN401
+    def from_command_line(cls, sources: Sequence[str], **kwargs: Any) -> TapBalance:  # noqa: ANN401
         """Make the tap from what the command line gave.
+
+        Args:
+            sources: What `--config` names.
+            kwargs: As the constructor takes them.
 
         Raises:
             SettingsError: Something in the settings or the environment is wrong.
         """
-        settings = dict(config.config) if config else {}
-        if config and config.parse_env:
-            cls.append_builtin_config(cls.config_jsonschema)
-            settings |= read_environment(cls.config_jsonschema, cls._env_var_prefix)
-        tap = cls(config=settings, **kwargs)
-        if config:
-            config.config.clear()  # thousands of accounts are in memory as accounts by now
+        settings = read_settings(sources, settings_schema())
+        with signals_held(), naming_stream_maps(settings):
+            tap = cls(config=settings, **kwargs)
+            # In place of the SDK's handler, which exits with status 0 and loses the failure.
+            for signum in (signal.SIGINT, signal.SIGTERM):
+                signal.signal(signum, lambda signum, _: tap.shutdown.handle_signal(signum))
         return tap
 
     @classmethod
@@ -189,11 +266,17 @@ class TapBalance(Tap):
         *,
         about: bool = False,
         about_format: str | None = None,
-        config: _ConfigInput | None = None,
+        config: Sequence[str] = (),
         state: IO[str] | None = None,
         catalog: IO[str] | None = None,
     ) -> None:
-        """Run the tap: what the SDK's own method does, with stdout kept for Singer messages."""
+        """Run the tap: what the SDK's own method does, with stdout kept for Singer messages.
+
+        Raises:
+            SettingsError: Something in the settings, the environment or the catalog is wrong.
+            AccountsFailedError: At least one account gave no balance; all else is written.
+            RunEndedError: A signal came, or stdout cannot be written.
+        """
         if about:
             cls.print_about(about_format)
             return
@@ -203,7 +286,8 @@ class TapBalance(Tap):
             state=read_state(state, cls.logger) if state else None,
             catalog=read_catalog(catalog) if catalog else None,
         )
-        if not any(stream.selected for stream in tap.streams.values()):
+        stream = cast("BalanceStream", tap.streams[BalanceStream.name])
+        if not stream.selected:
             msg = (
                 f"--catalog: the stream {BalanceStream.name} is not selected, so nothing would be "
                 "read; select it, or do not run the tap"
@@ -216,70 +300,156 @@ class TapBalance(Tap):
                 "read; keep it, or do not run the tap"
             )
             raise SettingsError(msg)
-        # Made before anything goes out, so that a CA bundle that cannot be read ends it here.
+        # Made before anything is written, so that a CA bundle that cannot be read ends it here.
         _ = tap.client
         # The messages' writer has kept the real stdout; a print of any library lands on stderr.
-        with contextlib.redirect_stdout(sys.stderr):
+        with contextlib.redirect_stdout(sys.stderr), naming_stream_maps(tap.config):
             tap.sync_all()
+        if stream.failures:
+            raise AccountsFailedError(stream.failures)
 
     @classmethod
     def get_singer_command(cls) -> click.Command:
-        """Make the command; `--test` says what it does here."""
+        """Make the command; `--test` takes a choice and has a text of its own."""
         command = super().get_singer_command()
-        for option in command.params:
-            if option.name == "test":
-                cast("click.Option", option).help = (
-                    "Try every account, and write no record. "
-                    "--test=schema writes the SCHEMA message and asks nobody."
-                )
+        command.params = [
+            click.Option(
+                ["--test"],
+                is_flag=False,
+                flag_value="all",
+                type=click.Choice(["all", "schema"]),
+                help=(
+                    "Check that every account works; writes no records. "
+                    "--test=schema prints the SCHEMA message without sending requests."
+                ),
+                callback=cls.cb_test,
+                expose_value=False,
+            )
+            if option.name == "test"
+            else option
+            for option in command.params
+        ]
         return command
 
     @classmethod
     def cb_config(
-        cls, ctx: click.Context, param: click.Option, value: tuple[str, ...]
-    ) -> _ConfigInput:
-        """Read the config files; the SDK's reader answers a bad one with a traceback."""
-        config = super().cb_config(ctx, param, tuple(path for path in value if path == "ENV"))
-        for path in value:
-            if path != "ENV":
-                config.config |= read_config(path)
-        return config
+        cls,
+        ctx: click.Context,  # noqa: ARG003
+        param: click.Option,  # noqa: ARG003
+        value: tuple[str, ...],
+    ) -> Any:  # noqa: ANN401
+        """Keep what `--config` names; it is read when the settings are needed."""
+        return value
+
+    @classmethod
+    def cb_discover(
+        cls,
+        ctx: click.Context,
+        param: click.Option,  # noqa: ARG003
+        value: bool,  # noqa: FBT001
+    ) -> None:
+        """Print the catalog for `--discover`, which needs no settings."""
+        if value:
+            cls(validate_config=False, setup_mapper=False).run_discovery()
+            ctx.exit()
 
     @classmethod
     def cb_test(
         cls,
         ctx: click.Context,
-        param: click.Option,
-        value: str,
+        param: click.Option,  # noqa: ARG003
+        value: str | None,
     ) -> None:
-        """Try every account for `--test`; the SDK would stop after the first record."""
-        if value != "all":
-            super().cb_test(ctx, param, value)
+        """Check every account for `--test`; the SDK would stop after the first record."""
+        if value is None:
             return
         for name in ("catalog", "state"):
             if file := ctx.params.get(name):
                 file.close()  # Meltano passes a catalog along, and has Python warn of open files
-        cls.from_command_line(ctx.params.get("config")).try_accounts()
+        tap = cls.from_command_line(ctx.params.get("config", ()))
+        if value == "schema":
+            tap.write_schemas()
+        else:
+            tap.check_accounts()
         ctx.exit()
 
-    def _validate_config(self, *, raise_errors: bool = True) -> list[str]:
-        """Check the settings; the SDK's own check would show their values."""
-        self.append_builtin_config(self.config_jsonschema)
-        for line in unknown_settings(self._config, self.config_jsonschema):
-            self.logger.warning("%s", line)
-        try:
-            checked = check_types(self._config, self.config_jsonschema)
-            path = checked.get("accounts_file")
-            self.accounts = read_accounts(checked, read_accounts_file(path) if path else ())
-        except SettingsError as error:
-            if raise_errors:
-                raise
-            self._config = with_defaults(self._config, self.config_jsonschema)
-            return list(error.problems)
-        # Read, they are of no more use here, and stream_maps may look into this config.
-        self._config = {name: value for name, value in checked.items() if name != "accounts"}
-        return []
 
-    def _handle_termination(self, signum: int, frame: FrameType | None) -> None:  # noqa: ARG002
-        """End the run in order; the SDK would exit with status 0 and lose the failure."""
-        self.shutdown.handle_signal(signum)
+class Table:
+    """What `--test` prints on a terminal: a row for each account, as its result comes.
+
+    Args:
+        accounts: All accounts, whose names decide how wide the columns are.
+    """
+
+    def __init__(self, accounts: Sequence[Account]) -> None:
+        names = (_columns(_printable(account.name)) for account in accounts)
+        self._widths = (min(max(names, default=0), 40), 7, 18)
+        self._print("account", "product", "total balance", "result")
+
+    def print_row(self, account: Account, outcome: Outcome) -> None:
+        """Print the result of one account; a failure comes with what to do next."""
+        if isinstance(outcome, AccountError):
+            total, result = "-", f"failed: {outcome.happened}. {outcome.next_step}"
+        else:
+            total, result = _total(account, outcome), "works"
+        self._print(_printable(account.name), account.product, total, result)
+
+    def _print(self, name: str, product: str, total: str, result: str) -> None:
+        first, second, third = self._widths
+        name += " " * (first - _columns(name))
+        start = f"{name}  {product:<{second}}  {total:>{third}}  "
+        room = shutil.get_terminal_size().columns - _columns(start)
+        lines = textwrap.wrap(result, max(room, 30))
+        indent = "\n" + " " * _columns(start)
+        click.echo(start + indent.join(lines), err=True)
+
+
+def _printable(name: str) -> str:
+    return name if name.isprintable() else repr(name)
+
+
+def _columns(text: str) -> int:
+    """Count the columns of a terminal that a text takes; East Asian characters take two."""
+    return sum(2 if unicodedata.east_asian_width(char) in "FW" else 1 for char in text)
+
+
+def _total(account: Account, balance: Balance) -> str:
+    currency = balance.amounts.currency or account.currency or ""
+    return f"{exact_decimal(balance.amounts.total_balance10000)} {currency}".strip()
+
+
+def settings_schema() -> dict[str, Any]:
+    """Make the JSON Schema of all settings, those that the SDK adds included."""
+    schema = copy.deepcopy(SETTINGS)
+    TapBalance.append_builtin_config(schema)
+    return schema
+
+
+@contextlib.contextmanager
+def signals_held() -> Iterator[None]:
+    """Hold SIGINT and SIGTERM back until the run's own handlers are there (not on Windows)."""
+    hold = getattr(signal, "pthread_sigmask", None)
+    before = hold(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM}) if hold else None
+    try:
+        yield
+    finally:
+        if hold:
+            hold(signal.SIG_SETMASK, before)
+
+
+@contextlib.contextmanager
+def naming_stream_maps(settings: Mapping[str, Any]) -> Iterator[None]:
+    """Name the setting where an expression in it fails: it is the user's own code.
+
+    Raises:
+        MappingError: Something failed, and there are stream maps.
+    """
+    try:
+        yield
+    except SingerSDKError:
+        raise
+    except Exception as error:
+        if not settings.get("stream_maps"):
+            raise
+        msg = f"an expression fails with {type(error).__name__}."
+        raise MappingError(msg) from error

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 from typing import Any
 
+import pendulum
 import pytest
 import requests
 
 from tap_balance.accounts import Account, read_accounts, shard_of
 from tap_balance.auth import authenticator_for
-from tap_balance.config import SETTINGS, check_types, parse_shard
+from tap_balance.config import SETTINGS, check_settings, parse_shard
 from tap_balance.errors import SettingsError
 
+NOW = pendulum.datetime(2026, 1, 31, 10, 20)
 KEYS = {"dev_key": "fake-key", "dev_secret": "fake-secret"}
 
 
 def read(**config: Any) -> tuple[Account, ...]:  # noqa: ANN401
-    return read_accounts(check_types(config, SETTINGS))
+    return read_accounts(check_settings(config, SETTINGS, NOW))
 
 
 def test_a_single_account_has_the_defaults() -> None:
@@ -70,13 +72,13 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({**KEYS, "base_url": "https://u:SHOW-ME-NOT@x.example"}, "base_url: must not contain a user"),
     ({**KEYS, "base_url": "https://x.example?SHOW-ME-NOT"}, "base_url: must not contain a query"),
     ({**KEYS, "base_url": "ftp://x.example/SHOW-ME-NOT"}, "base_url: is not an https URL"),
-    ({**KEYS, "base_url": "https://x.example:SHOW-ME-NOT"}, "base_url: is not a URL"),
+    ({**KEYS, "base_url": "https://x.example:SHOW-ME-NOT"}, "base_url: is not a valid URL"),
     ({**KEYS, "base_url": "https://x.example/\nSHOW-ME-NOT"}, "base_url: contains a space"),
     ({**KEYS, "snapshot_interval": "SHOW-ME-NOT"}, "snapshot_interval: must be an ISO 8601"),
     ({**KEYS, "currency": "SHOW-ME-NOT"}, "currency: must be three capital letters"),
     ({"dev_key": "k", "dev_secret": 98765}, "dev_secret: must be a string; put quotes"),
     ({"dev_key": "k", "dev_secret": ["SHOW-ME-NOT"]}, "dev_secret: must be a string"),
-    ({"dev_key": "k", "dev_secret": "SHOW-ME-NOT\n"}, "dev_secret: begins or ends with"),
+    ({"dev_key": "k", "dev_secret": "SHOW-ME-NOT\n"}, "dev_secret: has leading or trailing"),
     ({"dev_key": "k", "dev_secret": "SHOW\x00ME-NOT"}, "dev_secret: contains a control character"),
     ({"dev_key": "k", "dev_secret": ""}, "dev_secret: is empty"),
     ({"dev_key": "SHOW:ME-NOT", "dev_secret": "s"}, "dev_key: contains a colon"),
@@ -124,12 +126,12 @@ def test_plain_http_is_for_loopback(host: str) -> None:
 
 
 def test_text_from_an_environment_variable_is_a_number_where_one_belongs() -> None:
-    checked = check_types({**KEYS, "request_timeout": "2.5"}, SETTINGS)
+    checked = check_settings({**KEYS, "request_timeout": "2.5"}, SETTINGS, NOW)
     assert checked["request_timeout"] == 2.5
 
 
 def test_a_whole_number_may_be_written_with_a_point() -> None:
-    checked = check_types({**KEYS, "max_concurrency": 4.0}, SETTINGS)
+    checked = check_settings({**KEYS, "max_concurrency": 4.0}, SETTINGS, NOW)
     assert repr(checked["max_concurrency"]) == "4"
 
 

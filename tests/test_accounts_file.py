@@ -21,7 +21,7 @@ LINE = json.dumps(MAIN)
 def read(path: Path, content: bytes) -> tuple[Account, ...]:
     path.write_bytes(content)
     config = {"accounts_file": str(path), "currency": "USD"}
-    return read_accounts(config, read_accounts_file(str(path)))
+    return read_accounts(config)
 
 
 @pytest.mark.parametrize(
@@ -64,7 +64,7 @@ def test_both_forms_give_the_same_accounts(tmp_path: Path, content: bytes) -> No
         ),
         (
             json.dumps([MAIN, SHOP | {"dev_secret": "SHOW-ME-NOT\n"}]).encode(),
-            "accounts_file, entry 2: dev_secret: begins or ends with white space",
+            "accounts_file, entry 2: dev_secret: has leading or trailing whitespace",
         ),
         (b"[" * 100_000, "accounts_file: not JSON"),
         (b'{"account": NaN}', "accounts_file, line 1: not JSON"),
@@ -99,4 +99,4 @@ def test_accounts_come_from_one_place_only(tmp_path: Path, other: dict[str, obje
     path.write_text(LINE)
     config = {"accounts_file": str(path), **other}
     with pytest.raises(SettingsError, match="cannot be set together"):
-        read_accounts(config, read_accounts_file(str(path)))
+        read_accounts(config)

@@ -94,7 +94,7 @@ def test_a_run_that_would_read_nothing_is_an_error(
             "--catalog: the stream balance is not selected, so nothing would be read; "
             "select it, or do not run the tap"
         ),
-        "The settings are wrong; nothing was sent.",
+        "Invalid settings; no requests were sent.",
     ]
 
 

@@ -247,7 +247,7 @@ def test_wrong_settings_are_refused_without_being_shown_and_before_anything_is_s
         shown = MARK in re.sub(r"account '.*?':", "", run.stderr)
         tally.secrets += shown
         assert not shown
-        if "The settings are wrong; nothing was sent." in run.errors:
+        if "Invalid settings; no requests were sent." in run.errors:
             assert api.call_count == 0
             assert run.stdout == ""
         else:

@@ -155,7 +155,7 @@ def test_discovery_and_wrong_settings_send_nothing(
         assert run.stdout == ""
         assert run.errors == [
             "accounts[1].account: the same name as in accounts[0]; names must differ",
-            "The settings are wrong; nothing was sent.",
+            "Invalid settings; no requests were sent.",
         ]
 
 
@@ -170,7 +170,8 @@ def test_test_tries_every_account_and_tells_for_each(
     (line,) = run.errors
     assert line.startswith("account 'expired': HTTP 401, code 2002")
     assert run_tap(settings_of(sandbox.url, "example"), "--test").status == 0
-    assert "Try every account, and write no record." in run_tap(None, "--help").stdout
+    help_text = " ".join(run_tap(None, "--help").stdout.split())
+    assert "Check that every account works; writes no records." in help_text
 
 
 def test_test_leaves_no_file_open_of_which_python_would_warn(

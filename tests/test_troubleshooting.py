@@ -20,16 +20,16 @@ PAGE = doc("troubleshooting")
 TAP = Source(path for path in (ROOT / "tap_balance").glob("*.py") if path.name != "sandbox.py")
 DAG = Source([ROOT / "orchestrate" / "dags" / "tap_balance.py"])
 INTERNAL = {
-    "Skipping parse of env var settings...",  # the SDK's line, which is dropped
     "the attempt has exceeded its time",  # becomes "timed out waiting for ..."
     "the SOCKS proxy did not connect",  # becomes "the proxy did not connect to HOST"
     "a response of more than {} bytes",  # becomes "the connection to HOST broke ..."
     "the host has no address",  # becomes "no connection to HOST"
     # The help of `--test`.
     (
-        "Try every account, and write no record. "
-        "--test=schema writes the SCHEMA message and asks nobody."
+        "Check that every account works; writes no records. "
+        "--test=schema prints the SCHEMA message without sending requests."
     ),
+    "total balance",  # a heading of the table that `--test` prints
     "Balance | AccountError",  # the name of a type
     "ALERT \\(fail\\) (.*)",  # the pattern of dbt's lines
     # The query of `check_freshness`.
