@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import random
 from importlib.metadata import version
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import urlsplit
 
 import pendulum
 import requests
+import tenacity
 from requests.utils import get_environ_proxies
 from urllib3.exceptions import HTTPError
 
@@ -23,8 +23,9 @@ if TYPE_CHECKING:
 
     from tap_balance.accounts import Account
 
-_LONGEST_BACKOFF = 30.0
-"""Seconds between two attempts of an account at most, where the server does not ask for more."""
+# Half a second, one, two, ... and a random half, so that many accounts do not come back at once.
+_BACKOFF = tenacity.wait_exponential(multiplier=0.5, max=30) + tenacity.wait_random(0, 0.5)
+_RETRYING = tenacity.Retrying()
 
 
 class Limits(NamedTuple):
@@ -60,7 +61,7 @@ class BalanceClient:
         connections = min(max_concurrency, max(len(accounts), 1))
         self._session = requests.Session()
         self._session.mount("http://", transport.Adapter(hosts, connections))
-        if any(url.startswith("https:") for url in urls):
+        if any(urlsplit(url).scheme == "https" for url in urls):
             context = transport.tls_context()
             self._session.mount("https://", transport.Adapter(hosts, connections, context))
         self._proxies = {url: _proxies_for(url) for url in urls}
@@ -99,13 +100,16 @@ class BalanceClient:
                 body = transport.read_body(response)
             except (requests.RequestException, HTTPError, OSError, ValueError) as error:
                 # `requests` lets some of urllib3's errors through, and urllib3 the ValueErrors of
-                # http.client, such as that about a chunk of negative size. Not `from error`: their
-                # texts may repeat what a proxy or a server sent, whatever that was.
-                raise connection_error(
+                # http.client, such as that about a chunk of negative size.
+                failure = connection_error(
                     error, host_of(account.url), secrets_of(account), connected=attempt.connected
-                ) from None
-        observed_at = pendulum.now("UTC")
-        return Balance(parse_response(response, body, account), observed_at)
+                )
+            else:
+                observed_at = pendulum.now("UTC")
+                return Balance(parse_response(response, body, account), observed_at)
+        # Out here it has no context: the libraries' errors keep sockets open, and their texts may
+        # repeat what a proxy or a server sent, whatever that was.
+        raise failure
 
 
 def host_of(url: str) -> str:
@@ -116,8 +120,7 @@ def host_of(url: str) -> str:
 def wait_after(error: RetriableError, attempts: int) -> float:
     """Return the seconds to wait after a failed attempt.
 
-    What the server asked for; otherwise half a second, one, two, ... and a random half, so that
-    many accounts do not come back at once.
+    What the server asked for; otherwise more with each attempt.
 
     Args:
         error: How the attempt failed.
@@ -125,8 +128,10 @@ def wait_after(error: RetriableError, attempts: int) -> float:
     """
     if error.retry_after is not None:
         return error.retry_after
-    backoff = min(0.5 * 2.0 ** (attempts - 1), _LONGEST_BACKOFF)
-    return backoff + random.uniform(0, 0.5)  # noqa: S311 - not a secret
+    # Only its arithmetic: tenacity itself would sleep in the thread that made the attempt.
+    state = tenacity.RetryCallState(_RETRYING, None, (), {})
+    state.attempt_number = attempts
+    return _BACKOFF(state)
 
 
 def exhausted(

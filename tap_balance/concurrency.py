@@ -188,7 +188,7 @@ class _Pool:
         try:
             fetch.outcome = self._client.fetch(fetch.account, fetch.seconds)
         except AccountError as error:
-            fetch.outcome = error
+            fetch.outcome = error.with_traceback(None)  # whose frames refer to `fetch`
         except Exception as error:  # noqa: BLE001 - one account must not stop the others
             fetch.outcome = _defect(error)
         fetch.seconds = time.monotonic() - began

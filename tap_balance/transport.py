@@ -181,9 +181,8 @@ def _connect(host: str, port: int, options: Any) -> socket.socket:  # noqa: ANN4
     for left, (*_, address) in zip(range(len(addresses), 0, -1), addresses, strict=True):
         try:
             seconds = min(_CONNECT_TIMEOUT, attempt.remaining / left)
-            return create_connection(
-                (str(address[0]), port), timeout=seconds, socket_options=options
-            )
+            where = (str(address[0]), int(address[1]))
+            return create_connection(where, timeout=seconds, socket_options=options)
         except OSError as error:  # noqa: PERF203 - the next address
             failure = error
     raise failure
@@ -274,6 +273,12 @@ class Adapter(HTTPAdapter):
             pool.ConnectionCls = _with_deadline(pool.ConnectionCls)
             self._pools[request.url] = pool
         return pool
+
+    def close(self) -> None:
+        """Close the connections that are idle."""
+        for pool in self._pools.values():
+            pool.close()
+        super().close()
 
     def build_response(self, req: Any, resp: Any) -> requests.Response:  # noqa: ANN401
         """Take a response without its cookies: some crash the parser, and none is ever sent."""

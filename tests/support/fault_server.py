@@ -52,13 +52,16 @@ class FaultServer:
 
     Args:
         scripts: For the first connection, the second, ...
+        host: The address to listen on.
     """
 
-    def __init__(self, scripts: Sequence[Script]) -> None:
+    def __init__(self, scripts: Sequence[Script], host: str = "127.0.0.1") -> None:
         self.scripts = scripts
         self.accepted: list[float] = []
         self.requests: list[bytes] = []
-        self._listener = socket.create_server(("127.0.0.1", 0), backlog=128)
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        self._listener = socket.create_server((host, 0), family=family, backlog=128)
+        self._host = host
         self.port: int = self._listener.getsockname()[1]
         self._ending = threading.Event()
         self._threads = [threading.Thread(target=self._accept)]
@@ -75,7 +78,7 @@ class FaultServer:
     ) -> None:
         self._ending.set()
         # A connection of our own wakes the thread up; closing the listener would not.
-        with suppress(OSError), socket.create_connection(("127.0.0.1", self.port), 1):
+        with suppress(OSError), socket.create_connection((self._host, self.port), 1):
             pass
         for thread in self._threads:
             thread.join()
