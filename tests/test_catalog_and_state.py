@@ -133,6 +133,30 @@ def test_a_deselected_field_is_in_neither_the_schema_nor_the_record(
     assert "gift_balance" not in run.records[0]
 
 
+def test_what_keeps_a_row_whole_cannot_be_deselected(
+    run_tap: Callable[..., Run], sandbox: Sandbox, tmp_path: Path
+) -> None:
+    """As after `meltano select tap-balance balance total_balance10000`."""
+
+    def select_one_field(catalog: dict[str, Any]) -> None:
+        for row in catalog["streams"][0]["metadata"]:
+            wanted = row["breadcrumb"] in ([], ["properties", "total_balance10000"])
+            row["metadata"]["selected"] = wanted
+
+    arguments = changed_catalog(run_tap, tmp_path / "catalog.json", select_one_field)
+    run = run_tap(settings_of(sandbox.url, "example"), *arguments)
+    assert run.status == 0
+    (record,) = run.records
+    assert {name: record.get(name) for name in ("account", "balance10000")} == {
+        "account": "example",
+        "balance10000": 123456,
+    }
+    kept = {"snapshot_id", "snapshot_at", "account", "observed_at"}
+    kept |= {"balance10000", "gift_balance10000", "total_balance10000"}
+    assert set(record) == kept
+    assert set(run.of_type("SCHEMA")[0]["schema"]["properties"]) == kept
+
+
 def state_file(folder: Path, content: object) -> tuple[str, str]:
     """Save a state and return the arguments to use it."""
     path = folder / "state.json"

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
 import os
+import pty
+import struct
 import subprocess
 import sys
-from typing import TYPE_CHECKING
-from unittest import mock
+import termios
+from typing import TYPE_CHECKING, Any
 
+import pendulum
 import pytest
+from bank import Account
+from parts import NO_PROXY
 from singer_sdk.configuration import _dict_config
 
 from tap_balance.sandbox import settings_of
@@ -19,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from bank import Bank
     from tap_process import Run
 
     from tap_balance.sandbox import Sandbox
@@ -102,8 +110,7 @@ def test_a_file_dot_env_overrides_nothing_that_is_set(
     monkeypatch.setenv("TAP_BALANCE_DEV_KEY", "exported")
     monkeypatch.setenv("TAP_BALANCE_DEV_SECRET", "fake-secret")
     monkeypatch.delenv("TAP_BALANCE_ACCOUNT", raising=False)
-    config = TapBalance.cb_config(mock.Mock(), mock.Mock(), ("ENV",))
-    (account,) = TapBalance.from_command_line(config).accounts
+    (account,) = TapBalance.from_command_line(["ENV"]).accounts
     assert (account.name, account.dev_key) == ("default", "exported")
 
 
@@ -175,3 +182,167 @@ def test_a_wrong_stream_map_is_named(
     assert any(line.startswith(words) for line in run.errors)
     assert "defect" not in run.stderr
     assert "Traceback" not in run.stderr
+
+
+VARIABLES = {"TAP_BALANCE_DEV_KEY": "sandbox-example", "TAP_BALANCE_DEV_SECRET": "sandbox-secret"}
+
+
+def test_empty_variables_beside_a_good_key_do_no_harm(
+    run_tap: Callable[..., Run], sandbox: Sandbox
+) -> None:
+    empty = dict.fromkeys(("ACCOUNTS", "SHARD", "CURRENCY", "MAX_ATTEMPTS", "ACCOUNT"), "")
+    env = {f"TAP_BALANCE_{name}": text for name, text in empty.items()} | VARIABLES
+    run = run_tap(None, "--config=ENV", env=env | {"TAP_BALANCE_BASE_URL": sandbox.url})
+    assert run.status == 0
+    assert [record["account"] for record in run.records] == ["default"]
+
+
+def test_variables_without_config_env_are_named_in_the_error(run_tap: Callable[..., Run]) -> None:
+    run = run_tap(None, env=VARIABLES)
+    assert run.status == 1
+    assert run.stdout == ""
+    assert run.errors[0].startswith("dev_key, dev_secret: not set; ")
+    assert "--config=ENV" in run.errors[0]
+
+
+@pytest.mark.parametrize(
+    ("argument", "source"),
+    [("--discover", "ENV"), ("--about", "ENV"), ("--discover", "nowhere.json")],
+)
+def test_what_needs_no_settings_does_not_read_them(
+    run_tap: Callable[..., Run], argument: str, source: str
+) -> None:
+    run = run_tap(None, f"--config={source}", argument, env={"TAP_BALANCE_MAX_ATTEMPTS": "abc"})
+    assert run.status == 0
+    assert "balance" in run.stdout
+    assert run.errors == []
+
+
+def test_config_env_means_the_same_for_test(run_tap: Callable[..., Run], sandbox: Sandbox) -> None:
+    env = VARIABLES | {"TAP_BALANCE_BASE_URL": sandbox.url, "TAP_BALANCE_CURRENCY": "EUR"}
+    run = run_tap(None, "--config=ENV", "--test", env=env)
+    assert run.status == 0
+    assert "account 'default': works, total balance 14.3456 EUR" in run.stderr
+    run = run_tap(None, "--config=ENV", "--test", env=env | {"TAP_BALANCE_MAX_ATTEMPTS": "abc"})
+    assert run.status == 1
+    assert "TAP_BALANCE_MAX_ATTEMPTS is not a whole number" in run.errors[0]
+
+
+@pytest.mark.parametrize("value", ["false", "foo", "disabled"])
+def test_test_takes_all_or_schema_and_nothing_else(
+    run_tap: Callable[..., Run], bank: Bank, value: str
+) -> None:
+    before = bank.requests
+    run = run_tap(bank.settings([Account("a", 1)]), f"--test={value}")
+    assert run.status == 2
+    assert run.stdout == ""
+    assert bank.requests == before
+
+
+def test_test_schema_sends_no_requests(run_tap: Callable[..., Run], bank: Bank) -> None:
+    before = bank.requests
+    run = run_tap(bank.settings([Account("a", 1)]), "--test=schema")
+    assert run.status == 0
+    assert [message["type"] for message in run.messages] == ["SCHEMA"]
+    assert run.messages[0]["schema"]["properties"]["balance"]["scale"] == 4
+    assert bank.requests == before
+
+
+def on_a_terminal(folder: Path, config: dict[str, Any], *arguments: str) -> tuple[int, str, str]:
+    """Run it with a terminal of 80 columns as stderr; return status, stdout and the terminal."""
+    path = folder / "config.json"
+    path.write_text(json.dumps(config), encoding="utf-8")
+    reader, writer = pty.openpty()
+    fcntl.ioctl(writer, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+    done = subprocess.run(
+        [sys.executable, "-m", "tap_balance", "--config", path, *arguments],
+        stdout=subprocess.PIPE,
+        stderr=writer,
+        text=True,
+        timeout=60,
+        check=False,
+        env={name: text for name, text in os.environ.items() if name != "COLUMNS"} | NO_PROXY,
+    )
+    os.close(writer)
+    shown = b""
+    with contextlib.suppress(OSError):  # how Linux reports the end
+        while chunk := os.read(reader, 65536):
+            shown += chunk
+    os.close(reader)
+    return done.returncode, done.stdout, shown.decode().replace("\r\n", "\n")
+
+
+def test_test_prints_a_table_on_a_terminal(tmp_path: Path, sandbox: Sandbox) -> None:
+    config = settings_of(sandbox.url, "example", "expired", "largest") | {"max_concurrency": 1}
+    config["accounts"][0]["account"] = "主账户"
+    config["accounts"][2]["account"] = "a\nb"
+    status, stdout, shown = on_a_terminal(tmp_path, config, "--test")
+    assert (status, stdout) == (1, "")
+    lines = shown.splitlines()
+    assert lines[:3] == [
+        "account  product       total balance  result",
+        "主账户   sms             14.3456 USD  works",
+        "expired  sms                       -  failed: HTTP 401, code 2002 (token expired",
+    ]
+    assert lines[-1] == "'a\\nb'   sms      922337203685477.5807 USD  works"
+    assert "Enable the key or create a new one in the EngageLab console." in " ".join(shown.split())
+    assert max(map(len, lines)) <= 80
+    assert " | " not in shown
+
+
+def test_accounts_that_are_not_enabled_are_counted_and_get_no_request(
+    run_tap: Callable[..., Run], bank: Bank
+) -> None:
+    config = bank.settings([Account("a", 1), Account("b", 2), Account("c", 3)])
+    config["accounts"][0]["enabled"] = config["accounts"][1]["enabled"] = False
+    before = bank.requests
+    run = run_tap(config)
+    assert run.status == 0
+    assert [record["account"] for record in run.records] == ["c"]
+    assert run.stderr.count("2 of 3 accounts are disabled (enabled: false) and are skipped") == 1
+    assert bank.requests == before + 1
+    config["accounts"][2]["enabled"] = False
+    run = run_tap(config)
+    assert run.status == 0
+    assert run.records == []
+    assert [message["type"] for message in run.messages] == ["SCHEMA", "STATE"]
+    assert "WARNING" in run.stderr
+    assert "3 of 3 accounts are disabled" in run.stderr
+    assert bank.requests == before + 1
+
+
+def test_a_secret_by_reference_is_masked_like_any_other(
+    run_tap: Callable[..., Run], bank: Bank
+) -> None:
+    config = bank.settings([Account("a", 1, error="expired")])
+    (listed,) = config["accounts"]
+    env = {"REFERENCE": listed.pop("dev_secret"), "TAP_BALANCE_LOGLEVEL": "DEBUG"}
+    listed["dev_secret_env"] = "REFERENCE"
+    run = run_tap(config, env=env)
+    assert run.status == 1
+    assert "HTTP 401, code 2002" in run.errors[0]
+    assert env["REFERENCE"] not in run.stdout + run.stderr
+
+
+def test_all_shards_of_a_run_store_under_the_interval_that_the_scheduler_sets(
+    run_tap: Callable[..., Run], sandbox: Sandbox
+) -> None:
+    now = pendulum.now("UTC")
+    begin = now.start_of("hour")
+    config = settings_of(sandbox.url, "example", "main") | {"snapshot_interval": "PT1H"}
+    for at, spelling in (
+        (begin.subtract(hours=1), "YYYY-MM-DDTHH:mm:ssZ"),
+        (begin, "YYYYMMDD[T]HHmmss[Z]"),
+    ):
+        run = run_tap(config | {"snapshot_at": at.format(spelling)})
+        assert run.status == 0
+        stored = at.format("YYYY-MM-DDTHH:mm:ss[Z]")
+        assert {record["snapshot_at"] for record in run.records} == {stored}
+        assert run.records[0]["snapshot_id"].endswith(f"@{stored}")
+        assert (
+            run.of_type("STATE")[0]["value"]["bookmarks"]["balance"]["replication_key_value"]
+            == stored
+        )
+    run = run_tap(config | {"snapshot_at": begin.subtract(hours=3).to_iso8601_string()})
+    assert run.status == 1
+    assert run.errors[0].startswith("snapshot_at: is more than two intervals ago")

@@ -38,6 +38,8 @@ class Bank(Sandbox):
 
     def __init__(self) -> None:
         super().__init__()
+        self.requests = 0
+        """Requests so far."""
         self._accounts: dict[str, Account] = {}
         self._held: set[str] = set()
         self._let_go = threading.Event()
@@ -73,6 +75,7 @@ class Bank(Sandbox):
         self._let_go.set()
 
     def answer(self, authorization: str | None) -> tuple[int, dict[str, Any]]:
+        self.requests += 1
         account = self._accounts[authenticate(authorization)]
         if account.name in self._held:
             self._waiting.append(account.name)
