@@ -27,7 +27,9 @@ main() {
   : > "$log"
 
   root=$(mktemp -d /var/tmp/fresh-XXXXXX)
+  running=
   trap 'rm -rf --one-file-system "$root"' EXIT
+  trap 'end_command; exit 130' INT TERM
   chmod 755 "$root" # mktemp lets only root in
   build_root
   copy_clone
@@ -57,23 +59,30 @@ copy_clone() {
   chroot "$root" chown -R user: /home/user/tap-balance
 }
 
-# In namespaces of its own: whatever is still mounted or running at the end goes with them.
+# In namespaces of its own: what is still mounted or running at the end goes with them.
 run() {
-  echo "\$ $1"
-  echo "\$ $1" >> "$log"
+  echo "\$ $1" | tee -a "$log"
   begin=$SECONDS
   code=0
   # shellcheck disable=SC2016
-  unshare --mount --pid --fork --kill-child bash -c '
+  unshare --mount --pid --fork bash -c '
     mount -t proc proc "$1/proc"
     mount -t tmpfs -o mode=1777 tmpfs "$1/dev/shm"
     exec chroot --userspec=user:user "$1" "${@:3}" bash -c "cd ~/tap-balance && $2"
-  ' bash "$root" "$1" env -i "${environment[@]}" > "$log.part" 2>&1 || code=$?
-  cat "$log.part" >> "$log"
-  tail -n "$LAST_LINES" "$log.part"
-  rm "$log.part"
-  echo "=> $1: exit status $code after $((SECONDS - begin)) s"
+  ' bash "$root" "$1" env -i "${environment[@]}" > "$root/output" 2>&1 &
+  running=$!
+  wait "$running" || code=$?
+  running=
+  cat "$root/output" >> "$log"
+  tail -n "$LAST_LINES" "$root/output"
+  echo "=> $1: exit status $code after $((SECONDS - begin)) s" | tee -a "$log"
   return "$code"
+}
+
+# The first process of the namespace takes all others with it.
+# shellcheck disable=SC2317 # a trap calls it
+end_command() {
+  [ -z "$running" ] || xargs kill -KILL < "/proc/$running/task/$running/children"
 }
 
 fail() {
@@ -81,6 +90,8 @@ fail() {
   exit 1
 }
 
+# In a mount namespace from here on: what debootstrap mounts is gone with this process, however that ends.
+[ "${FRESH:-}" ] || [ "$(id -u)" != 0 ] || FRESH=1 exec unshare --mount "$0" "$@"
 mapfile -t environment < <(env | grep -iE "$FROM_THIS_MACHINE")
 environment+=(HOME=/home/user USER=user PATH=/usr/local/bin:/usr/bin:/bin)
 main "$@"
