@@ -1,8 +1,8 @@
 """`make demo-airflow`: a real Airflow runs the DAG by its schedule, and the rows are shown.
 
 It starts the sandbox, a Postgres out of a wheel, and Airflow's own scheduler, DAG processor and API
-server on SQLite. The DAG is the file that users copy, unchanged; its schedule, every minute here,
-comes from the environment.
+server on SQLite. The DAGs are the folder that users copy; in its settings.py the demo sets two
+shards and a run every minute.
 """
 
 from __future__ import annotations
@@ -27,6 +27,17 @@ PATIENCE = 150.0
 """Seconds until a run has to be finished."""
 
 HOME = OUTPUT / "airflow"
+STEPS = {
+    "tap_balance": "A scheduled run of tap_balance: the shards at once, then the check",
+    "tap_balance_runway": "The run of tap_balance_runway that it starts: the models, the alerts",
+}
+ENDED = (
+    # A task that has failed for good is enough; those after it would go on for minutes.
+    "SELECT run_id, state FROM dag_run WHERE dag_id = ? AND run_type <> 'manual' "
+    "AND state IN ('success', 'failed') UNION ALL "
+    "SELECT run_id, state FROM task_instance WHERE dag_id = ? AND state = 'failed' "
+    "ORDER BY run_id LIMIT 1"
+)
 
 
 def main() -> None:
@@ -42,33 +53,26 @@ def main() -> None:
                 env=airflow.environment,
                 cwd=HOME,
             )
-        with step("Starting Airflow; its DAG processor picks the DAG up"):
+        with step("Starting Airflow; its DAG processor picks the DAGs up"):
             try:
                 stack.enter_context(airflow.running())
             except TimeoutError as error:
                 raise not_ready(component="api-server") from error
-            wait_for(
-                airflow, "dag-processor", "SELECT dag_id FROM dag WHERE dag_id = 'tap_balance'"
-            )
-        with step("A scheduled run: the shards at once, then the checks and the models"):
-            [(run, state)] = wait_for(
-                airflow,
-                "scheduler",
-                # A task that has failed for good is enough; those after it would go on for minutes.
-                "SELECT run_id, state FROM dag_run WHERE run_type = 'scheduled' AND state "
-                "IN ('success', 'failed') UNION ALL "
-                "SELECT run_id, state FROM task_instance WHERE state = 'failed' "
-                "ORDER BY run_id LIMIT 1",
-            )
-        if state != "success":
-            raise task_failed(airflow, run)
-        show(airflow, database, run)
+            wait_for(airflow, "dag-processor", "SELECT 1 WHERE (SELECT count(*) FROM dag) = 2")
+        runs = []
+        for dag, title in STEPS.items():
+            with step(title):
+                [(run, state)] = wait_for(airflow, "scheduler", ENDED, dag, dag)
+            if state != "success":
+                raise task_failed(airflow, run)
+            runs.append(run)
+        show(airflow, database, runs)
         with step("Ending Airflow"):
             stack.close()
     say(f"\nDone in {time.monotonic() - started:.0f} s; everything that was started is stopped.")
     say(
         f"Airflow's logs are in {HOME.relative_to(OUTPUT.parent)}. For your own Airflow, copy\n"
-        "orchestrate/dags/tap_balance.py; its first lines say which two connections it needs."
+        "orchestrate/dags/tap_balance_airflow; docs/airflow.md lists what it needs."
     )
 
 
@@ -93,11 +97,11 @@ def make_airflow(base_url: str, database: embedded.Postgres) -> Airflow:
     )
 
 
-def wait_for(airflow: Airflow, component: str, sql: str) -> list[tuple[str, ...]]:
+def wait_for(airflow: Airflow, component: str, sql: str, *parameters: str) -> list[tuple[str, ...]]:
     """Wait until a component of Airflow has written such a row into its metadata."""
     deadline = time.monotonic() + PATIENCE
     while time.monotonic() < deadline:
-        if rows := airflow.query(sql):
+        if rows := airflow.query(sql, *parameters):
             return rows
         time.sleep(0.5)
     raise not_ready(component)
@@ -124,15 +128,15 @@ def task_failed(airflow: Airflow, run: str) -> StepError:
     )
 
 
-def show(airflow: Airflow, database: embedded.Postgres, run: str) -> None:
-    """Print what the tasks of a run did, and the table."""
-    say(f"\nThe tasks of {run}:\n")
-    for task, shard, state, tries in airflow.query(
-        "SELECT task_id, coalesce(rendered_map_index, ''), state, try_number FROM task_instance "
-        "WHERE run_id = ? ORDER BY start_date",
-        run,
+def show(airflow: Airflow, database: embedded.Postgres, runs: list[str]) -> None:
+    """Print what the tasks of these runs did, and the table."""
+    say("\nThe tasks:\n")
+    for dag, task, shard, state, tries in airflow.query(
+        "SELECT dag_id, task_id, coalesce(rendered_map_index, ''), state, try_number "
+        "FROM task_instance WHERE run_id IN (?, ?) ORDER BY start_date",
+        *runs,
     ):
-        say(f"  {task:16} {shard:4} {state} (try {tries})")
+        say(f"  {dag:18} {task:8} {shard:4} {state} (try {tries})")
     say("\nThe rows:\n")
     say(table_of(database))
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import secrets
+import shutil
 import signal
 import socket
 import sqlite3
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
 ROOT = Path(__file__).resolve().parent.parent
+DAGS = ROOT / "orchestrate" / "dags"
 COMMAND = ROOT / ".venvs" / "airflow" / "bin" / "airflow"
 PATIENCE = 60.0
 """Seconds for the API server to listen."""
@@ -36,7 +39,8 @@ class Airflow:
         home: Its folder.
         settings: The environment for Meltano, as the connection `tap_balance` holds it.
         destination: The connection `tap_balance_destination`.
-        constants: The DAG's constants, without their prefix `TAP_BALANCE_DAG_`.
+        constants: What is edited in the copy of settings.py, as its source has it.
+        options: The Variable `tap_balance`, besides the paths on this machine.
     """
 
     def __init__(
@@ -45,12 +49,22 @@ class Airflow:
         settings: Mapping[str, Any],
         destination: Mapping[str, Any],
         constants: Mapping[str, str],
+        options: Mapping[str, str] | None = None,
     ) -> None:
         self.home = home
         home.mkdir(parents=True, exist_ok=True)
         self._port = port = _free_port()
         extra = {"conn_type": "generic", "extra": settings}
         self.project = meltano_project.make(home / "project")
+        self.dags = home / "dags"
+        copy_dags(self.dags, constants)
+        temporary = home / "tmp"
+        temporary.mkdir(exist_ok=True)
+        variable = {
+            "meltano": str(ROOT / ".venvs" / "meltano" / "bin" / "meltano"),
+            "project": str(self.project),
+            **(options or {}),
+        }
         self.environment = os.environ | {
             "MELTANO_CLI_DISABLE_VERSION_CHECK": "1",
             "AIRFLOW_HOME": str(home),
@@ -61,16 +75,13 @@ class Airflow:
             "AIRFLOW__API__SECRET_KEY": secrets.token_hex(32),
             "AIRFLOW__API_AUTH__JWT_SECRET": secrets.token_hex(32),
             "AIRFLOW__CORE__DAGS_ARE_PAUSED_AT_CREATION": "False",
-            "AIRFLOW__CORE__DAGS_FOLDER": str(ROOT / "orchestrate" / "dags"),
+            "AIRFLOW__CORE__DAGS_FOLDER": str(self.dags),
             "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"http://127.0.0.1:{port}/execution/",
             "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
             "AIRFLOW__CORE__PARALLELISM": "4",
-            "TAP_BALANCE_DAG_MELTANO": str(ROOT / ".venvs" / "meltano" / "bin" / "meltano"),
-            "TAP_BALANCE_DAG_PROJECT": str(self.project),
-            "DBT_TARGET_PATH": str(home / "dbt" / "target"),
-            "DBT_LOG_PATH": str(home / "dbt" / "logs"),
+            "AIRFLOW_VAR_TAP_BALANCE": json.dumps(variable),
+            "TMPDIR": str(temporary),
         }
-        self.environment |= {f"TAP_BALANCE_DAG_{name}": text for name, text in constants.items()}
 
     def run(
         self, *arguments: str, env: Mapping[str, str] | None = None
@@ -135,6 +146,25 @@ class Airflow:
             time.sleep(0.2)
         msg = f"Airflow's API server does not listen; see {self.home}/api-server.log"
         raise TimeoutError(msg)
+
+
+def copy_dags(folder: Path, constants: Mapping[str, str]) -> None:
+    """Copy the DAGs as a user does, and edit constants of their settings.py.
+
+    Args:
+        folder: A DAG folder, made anew.
+        constants: Name -> source of the value.
+    """
+    shutil.rmtree(folder, ignore_errors=True)
+    shutil.copytree(DAGS, folder, ignore=shutil.ignore_patterns("__pycache__"))
+    settings = folder / "tap_balance_airflow" / "settings.py"
+    text = settings.read_text(encoding="utf-8")
+    for name, value in constants.items():
+        text, found = re.subn(rf"^{name} = .*$", f"{name} = {value}", text, flags=re.MULTILINE)
+        if found != 1:
+            msg = f"settings.py has no constant {name}"
+            raise ValueError(msg)
+    settings.write_text(text, encoding="utf-8")
 
 
 def _end(processes: list[subprocess.Popen[bytes]]) -> None:

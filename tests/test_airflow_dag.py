@@ -1,31 +1,29 @@
-"""The DAG's file in Airflow's own Python: how it parses, and what its functions say."""
+"""The DAGs' files in Airflow's own Python: how they parse, and what their functions decide."""
 
 from __future__ import annotations
 
 import json
+import socket
 import subprocess
 from typing import TYPE_CHECKING, Any
 
 import pendulum
 import pytest
-from airflow_home import Airflow
-from deployment import ACCOUNTS, DAG_FOLDER, PYTHON
+from airflow_home import Airflow, copy_dags
+from deployment import ACCOUNTS, PYTHON
 from parts import ROOT
 
 from tap_balance.sandbox import SECRET
 from tap_balance.snapshots import parse_interval, snapshot_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
     from pathlib import Path
-
-    from deployment import Deployment
 
 pytestmark = [pytest.mark.e2e, pytest.mark.usefixtures("meltano")]
 
 
 PARSE = """
-import json, os, sys, time, warnings
+import json, sys, time, warnings
 from airflow.dag_processing.dagbag import DagBag
 import airflow.sdk
 import sqlite3
@@ -37,46 +35,46 @@ def audit(event, arguments):
         used.append(event)
 sys.addaudithook(audit)
 
-def facts_of(bag, took):
-    facts = {"errors": list(bag.import_errors.values()), "took": took, "used": list(used)}
-    if dag := bag.dags.get("tap_balance"):
-        load = dag.task_dict["load"].partial_kwargs
-        facts |= {
-            "schedule": dag.schedule,
-            "catchup": dag.catchup,
-            "max_active_runs": dag.max_active_runs,
-            "documented": "cannot be back-filled" in dag.doc_md,
-            "tasks": sorted(dag.task_dict),
-            "shards": dag.params["shards"],
-            "retries": load["retries"],
-            "backoff": load["retry_exponential_backoff"],
-            "delay": load["retry_delay"].total_seconds(),
-            "longest_delay": load["max_retry_delay"].total_seconds(),
-            "timeout": load["execution_timeout"].total_seconds(),
-            "check_timeout": dag.task_dict["check_freshness"].execution_timeout.total_seconds(),
-            "run_timeout": dag.dagrun_timeout.total_seconds(),
-            "templated": list(dag.task_dict["load"].template_fields),
-        }
-    return facts
+def facts_of(dag):
+    arguments, schedule = dag.default_args, dag.schedule
+    return {
+        "schedule": schedule if isinstance(schedule, str) else [asset.name for asset in schedule],
+        "catchup": dag.catchup,
+        "max_active_runs": dag.max_active_runs,
+        "tasks": sorted(dag.task_dict),
+        "params": dict(dag.params),
+        "run_timeout": dag.dagrun_timeout.total_seconds(),
+        "retries": arguments["retries"],
+        "delay": arguments["retry_delay"].total_seconds(),
+        "longest_delay": arguments["max_retry_delay"].total_seconds(),
+        "timeout": arguments["execution_timeout"].total_seconds(),
+        "templated": sorted({f for t in dag.task_dict.values() for f in t.template_fields}),
+    }
 
 parsed = []
-for variables in json.loads(sys.argv[2]):
-    os.environ.update(variables)
+for folder in sys.argv[1:]:
+    sys.path.insert(0, folder)
+    for name in [name for name in sys.modules if name.startswith("tap_balance")]:
+        del sys.modules[name]
     began = time.process_time()  # what a busy machine does not change
-    bag = DagBag(sys.argv[1])
-    parsed.append(facts_of(bag, time.process_time() - began))
-    for name in variables:
-        del os.environ[name]
+    bag = DagBag(folder)
+    took = time.process_time() - began
+    dags = {name: facts_of(dag) for name, dag in bag.dags.items()}
+    errors = [text.splitlines()[-1] for text in bag.import_errors.values()]
+    parsed.append({"errors": errors, "took": took, "used": list(used), "dags": dags})
 sqlite3.connect(":memory:").close()
 print(json.dumps({"parsed": parsed, "heard": used}))
 """
 
 
-def parse(home: Path, *environments: Mapping[str, str]) -> list[dict[str, Any]]:
-    """Let Airflow's Python parse the DAG folder in each environment, all warnings errors."""
-    # Nothing of this repository is in reach but the file: no Meltano, no tap.
+def parse(home: Path, *edits: dict[str, str]) -> list[dict[str, Any]]:
+    """Let Airflow's Python parse copies of the DAG folder with such edits, all warnings errors."""
+    folders = [home / f"copy-{number}" for number, _ in enumerate(edits)]
+    for folder, constants in zip(folders, edits, strict=True):
+        copy_dags(folder, constants)
+    # Nothing of this repository is in reach but the folder: no Meltano, no tap.
     done = subprocess.run(
-        [PYTHON, "-c", PARSE, DAG_FOLDER, json.dumps(environments)],
+        [PYTHON, "-c", PARSE, *folders],
         cwd=home,
         capture_output=True,
         text=True,
@@ -90,100 +88,54 @@ def parse(home: Path, *environments: Mapping[str, str]) -> list[dict[str, Any]]:
     return parsed
 
 
-def test_the_dag_parses_at_once_without_meltano_network_or_database(airflow_folder: Path) -> None:
+def test_the_dags_parse_within_a_second_without_meltano_network_or_database(
+    airflow_folder: Path,
+) -> None:
     [facts] = parse(airflow_folder, {})
-    assert facts.pop("took") < 0.5
-    assert facts == {
-        "errors": [],
-        "used": [],
-        "schedule": "0 */1 * * *",
+    assert facts.pop("took") < 1
+    both = {
         "catchup": False,
         "max_active_runs": 1,
-        "documented": True,
-        "tasks": ["alert", "build", "check_freshness", "load", "shards"],
-        "shards": 1,
+        "run_timeout": 3600.0,
         "retries": 2,
-        "backoff": 2.0,
         "delay": 120.0,
         "longest_delay": 600.0,
         "timeout": 900.0,
-        "check_timeout": 900.0,
-        "run_timeout": 3600.0,
-        "templated": [],
+        # Of the decorated tasks, none of which takes an argument with a secret in it.
+        "templated": ["op_args", "op_kwargs", "templates_dict"],
+    }
+    assert facts == {
+        "errors": [],
+        "used": [],
+        "dags": {
+            "tap_balance": {
+                "schedule": "0 */1 * * *",
+                "tasks": ["check", "load", "plan", "publish"],
+                "params": {"shards": 1},
+                **both,
+            },
+            "tap_balance_runway": {
+                "schedule": ["tap_balance"],
+                "tasks": ["alerts", "build"],
+                "params": {},
+                **both,
+            },
+        },
     }
 
 
-def test_a_wrong_constant_is_an_import_error_that_names_it(airflow_folder: Path) -> None:
-    wrong = {
-        ("MINUTES", "45"): "must divide 60, or be whole hours that divide a day, such as 15, 60",
-        ("MINUTES", "hourly"): "must be a whole number from 1 to 1440",
-        ("SHARDS", "0"): "must be a whole number from 1 to 1024",
-        ("RETRIES", "-1"): "must be a whole number from 0 to 100",
-        ("RETRY_SECONDS", ""): "must be a whole number from 1 to 3600",
-    }
-    environments = [{f"TAP_BALANCE_DAG_{name}": value} for name, value in wrong]
-    for facts, ((name, _), error) in zip(
-        parse(airflow_folder, *environments), wrong.items(), strict=True
-    ):
-        [message] = facts["errors"]
-        last = message.splitlines()[-1]
-        assert last.startswith(f"ValueError: TAP_BALANCE_DAG_{name}: {error}"), last
-
-
-INTERVALS = """
-import json, os, sys
-from datetime import datetime, timezone
-
-answers = []
-for minutes in json.loads(sys.argv[2]):
-    os.environ["TAP_BALANCE_DAG_MINUTES"] = str(minutes)
-    dag = {"__name__": "dag"}
-    exec(open(sys.argv[1] + "/tap_balance.py").read(), dag)
-    moments = [datetime.fromtimestamp(s, tz=timezone.utc) for s in json.loads(sys.argv[3])]
-    answers.append([dag["environment"]({}, "2/3"), *map(dag["interval_start"], moments)])
-print(json.dumps(answers))
-"""
-
-
-def test_schedule_and_interval_are_one_and_the_interval_is_the_taps(airflow_folder: Path) -> None:
-    schedules = {
-        1: "*/1 * * * *",
-        15: "*/15 * * * *",
-        60: "0 */1 * * *",
-        180: "0 */3 * * *",
-        1440: "0 0 * * *",
-    }
-    parsed = parse(
-        airflow_folder, *({"TAP_BALANCE_DAG_MINUTES": str(minutes)} for minutes in schedules)
-    )
-    assert [facts["schedule"] for facts in parsed] == list(schedules.values())
-
-    moments = [
-        pendulum.datetime(2026, 1, 31),
-        pendulum.datetime(2026, 1, 31, 10, 59, 59),
-        pendulum.datetime(2026, 3, 29, 1, 7, 30),
-    ]
-    seconds = [moment.int_timestamp for moment in moments]
-    done = subprocess.run(
-        [PYTHON, "-c", INTERVALS, DAG_FOLDER, json.dumps(list(schedules)), json.dumps(seconds)],
-        capture_output=True,
-        text=True,
-        check=True,
-        env=Airflow(airflow_folder, {}, {}, {}).environment,
-    )
-    answers = json.loads(done.stdout.splitlines()[-1])
-    for minutes, (environment, *starts) in zip(schedules, answers, strict=True):
-        interval = parse_interval(environment["TAP_BALANCE_SNAPSHOT_INTERVAL"])
-        assert interval == minutes * 60
-        assert starts == [snapshot_of(moment, interval).timestamp for moment in moments]
-        assert environment["TAP_BALANCE_SHARD"] == "2/3"
-        assert environment["MELTANO_ENVIRONMENT"] == "prod"
-        assert environment["DBT_SNAPSHOT_INTERVAL_SECONDS"] == str(minutes * 60)
-        assert [name for name in environment if "AIRFLOW" in name] == []
+def test_minutes_that_no_schedule_has_are_an_import_error(airflow_folder: Path) -> None:
+    for facts in parse(airflow_folder, {"MINUTES": "45"}, {"MINUTES": "0"}, {"MINUTES": "420"}):
+        assert set(facts["dags"]) == {"tap_balance_runway"}
+        [error] = facts["errors"]
+        assert error == (
+            "ValueError: MINUTES: must divide 60, or be whole hours that divide a day, such as 15, "
+            "60 or 1440"
+        )
 
 
 def call(airflow: Airflow, *calls: tuple[str, list[Any]]) -> list[dict[str, Any]]:
-    """Call functions of the DAG's file in Airflow's own Python."""
+    """Call functions of the helper module in Airflow's own Python."""
     done = subprocess.run(
         [PYTHON, ROOT / "tests" / "support" / "dag_calls.py"],
         input=json.dumps(calls),
@@ -197,77 +149,133 @@ def call(airflow: Airflow, *calls: tuple[str, list[Any]]) -> list[dict[str, Any]
     return outcomes
 
 
-def test_what_the_check_cannot_know_is_an_error_that_says_what_to_do(
-    deployment: Deployment, tmp_path: Path
+def test_the_schedule_and_the_interval_agree_and_the_interval_is_the_taps(
+    airflow_folder: Path,
 ) -> None:
-    lines = tmp_path / "accounts.jsonl"
-    lines.write_text("\n".join(map(json.dumps, ACCOUNTS)) + "\n")
-    array = tmp_path / "accounts.json"
-    array.write_text("\ufeff" + json.dumps(ACCOUNTS))
-    names = [entry["account"] for entry in ACCOUNTS]
-    outcomes = call(
-        deployment.airflow({}),
-        ("account_names", [{"TAP_BALANCE_ACCOUNTS_FILE": str(lines)}]),
-        ("account_names", [{"TAP_BALANCE_ACCOUNTS_FILE": str(array)}]),
-        ("account_names", [{"TAP_BALANCE_ACCOUNTS": json.dumps(ACCOUNTS)}]),
-        ("account_names", [{"TAP_BALANCE_DEV_KEY": "key", "TAP_BALANCE_ACCOUNT": "main"}]),
-        ("account_names", [{"TAP_BALANCE_DEV_KEY": "key"}]),
-        ("account_names", [{}]),
-        ("account_names", [{"TAP_BALANCE_ACCOUNTS": "[]"}]),
-        ("account_names", [{"TAP_BALANCE_ACCOUNTS": f'["{SECRET}"]'}]),
-        ("account_names", [{"TAP_BALANCE_ACCOUNTS_FILE": "/nowhere"}]),
-        ("accounts_since", ["2026-01-31T10:00:00Z"]),
-        ("connection", ["tap_balance_other"]),
-    )
-    assert [outcome.get("result") for outcome in outcomes[:5]] == [
-        names,
-        names,
-        names,
-        ["main"],
-        ["default"],
+    schedules = {
+        1: "*/1 * * * *",
+        15: "*/15 * * * *",
+        60: "0 */1 * * *",
+        180: "0 */3 * * *",
+        1440: "0 0 * * *",
+    }
+    moments = [
+        pendulum.datetime(2026, 1, 31),
+        pendulum.datetime(2026, 1, 31, 10, 59, 59),
+        pendulum.datetime(2026, 3, 29, 1, 7, 30),
     ]
-    errors = [outcome["error"] for outcome in outcomes[5:]]
-    none, empty, malformed, unreadable, table, connection = errors
-    assert none.startswith("AirflowFailException: no account to check: put TAP_BALANCE_ACCOUNTS")
-    assert empty == none
-    assert malformed == (
-        "AirflowFailException: TAP_BALANCE_ACCOUNTS: is no list of accounts; `tap-balance --test` "
-        "says where it is wrong"
+    cases = [(minutes, moment) for minutes in schedules for moment in moments]
+    airflow = Airflow(airflow_folder, {"TAP_BALANCE_ACCOUNTS": ACCOUNTS}, {}, {})
+    outcomes = call(
+        airflow,
+        *(("cron", [minutes]) for minutes in schedules),
+        *(("shapes", [moment.float_timestamp, minutes, 3]) for minutes, moment in cases),
     )
-    assert unreadable.endswith(
-        "TAP_BALANCE_ACCOUNTS_FILE: cannot be read on this worker (No such file or directory)"
+    results = [outcome["result"] for outcome in outcomes]
+    assert results[: len(schedules)] == list(schedules.values())
+    for (minutes, moment), shapes in zip(cases, results[len(schedules) :], strict=True):
+        assert [shape["shard"] for shape in shapes] == ["1/3", "2/3", "3/3"]
+        for shape in shapes:
+            interval = parse_interval(shape["interval"])
+            assert interval == minutes * 60
+            assert shape["snapshot_at"] == snapshot_of(moment, interval).timestamp
+            assert shape["accounts"] == 3
+    assert SECRET not in json.dumps(results)
+
+
+def file_of(folder: Path, name: str, text: str) -> dict[str, str]:
+    (folder / name).write_text(text)
+    return {"TAP_BALANCE_ACCOUNTS_FILE": str(folder / name)}
+
+
+def test_a_worker_whose_accounts_differ_from_the_plan_says_so_and_names_itself(
+    airflow_folder: Path, tmp_path: Path
+) -> None:
+    lines = "\n".join(map(json.dumps, ACCOUNTS)) + "\n"
+    same = [
+        file_of(tmp_path, "lines.jsonl", lines),
+        file_of(tmp_path, "reversed.jsonl", "\n".join(map(json.dumps, reversed(ACCOUNTS)))),
+        file_of(tmp_path, "array.json", "\ufeff" + json.dumps(ACCOUNTS)),
+        {"TAP_BALANCE_ACCOUNTS": json.dumps(ACCOUNTS)},
+        {"TAP_BALANCE_ACCOUNTS": json.dumps([a | {"dev_secret": "rotated"} for a in ACCOUNTS])},
+    ]
+    other = [
+        {"TAP_BALANCE_ACCOUNTS": json.dumps(ACCOUNTS[:2])},
+        {"TAP_BALANCE_ACCOUNTS": json.dumps([*ACCOUNTS[:2], ACCOUNTS[2] | {"account": "other"}])},
+        {"TAP_BALANCE_ACCOUNTS": json.dumps([*ACCOUNTS[:2], ACCOUNTS[2] | {"product": "otp"}])},
+        {"TAP_BALANCE_ACCOUNTS": json.dumps([*ACCOUNTS[:2], ACCOUNTS[2] | {"enabled": False}])},
+        {"TAP_BALANCE_ACCOUNTS": json.dumps(ACCOUNTS), "TAP_BALANCE_PRODUCT": "otp"},
+    ]
+    airflow = Airflow(airflow_folder, {"TAP_BALANCE_ACCOUNTS": ACCOUNTS}, {}, {})
+    [planned] = call(airflow, ("shapes", [0, 60, 1]))
+    [shape] = planned["result"]
+    outcomes = call(airflow, *(("verified_accounts", [shape, env]) for env in [*same, *other]))
+    for outcome in outcomes[: len(same)]:
+        assert sorted(outcome["result"]) == sorted(entry["account"] for entry in ACCOUNTS)
+    errors = [outcome["error"] for outcome in outcomes[len(same) :]]
+    for error in errors:
+        assert error.startswith("AirflowException: ")
+        assert "has other accounts than the plan of this run: " in error
+    assert ": 2 (" in errors[0]
+    assert f"planned 3 ({shape['fingerprint']})" in errors[0]
+
+
+def test_an_account_that_is_switched_off_is_in_the_plan_but_needs_no_row(
+    airflow_folder: Path,
+) -> None:
+    accounts = [*ACCOUNTS[:2], ACCOUNTS[2] | {"enabled": False}]
+    airflow = Airflow(airflow_folder, {"TAP_BALANCE_ACCOUNTS": accounts}, {}, {})
+    [planned] = call(airflow, ("shapes", [0, 60, 1]))
+    [shape] = planned["result"]
+    assert shape["accounts"] == 3
+    env = {"TAP_BALANCE_ACCOUNTS": json.dumps(accounts)}
+    [outcome] = call(airflow, ("verified_accounts", [shape, env]))
+    assert outcome["result"] == [entry["account"] for entry in ACCOUNTS[:2]]
+
+
+def test_accounts_that_cannot_be_read_are_an_error_that_names_the_variable(
+    airflow_folder: Path,
+) -> None:
+    project = str(airflow_folder)
+    outcomes = call(
+        Airflow(airflow_folder, {}, {}, {}),
+        ("read_accounts", [{"TAP_BALANCE_DEV_KEY": "key", "TAP_BALANCE_ACCOUNT": "main"}, project]),
+        ("read_accounts", [{"TAP_BALANCE_DEV_KEY": "key"}, project]),
+        ("read_accounts", [{}, project]),
+        ("read_accounts", [{"TAP_BALANCE_ACCOUNTS": "[]"}, project]),
+        ("read_accounts", [{"TAP_BALANCE_ACCOUNTS": f'["{SECRET}"]'}, project]),
+        ("read_accounts", [{"TAP_BALANCE_ACCOUNTS": f'{{"{SECRET}"'}, project]),
+        ("read_accounts", [{"TAP_BALANCE_ACCOUNTS_FILE": "nowhere"}, project]),
     )
-    assert table.startswith("AirflowException: cannot read tap_balance.balance over the connection")
-    assert 'relation "tap_balance.balance" does not exist' in table
-    assert "has a load ever succeeded" in table
-    assert connection.startswith(
-        "AirflowFailException: there is no Airflow connection 'tap_balance_other'; add it"
-    )
-    assert [error for error in errors if "\n" in error or SECRET in error] == []
+    names = [[entry["account"] for entry in outcome["result"]] for outcome in outcomes[:2]]
+    assert names == [["main"], ["default"]]
+    *lists, unreadable = [outcome["error"] for outcome in outcomes[2:]]
+    for error in lists:
+        assert error == (
+            "AirflowFailException: TAP_BALANCE_ACCOUNTS: not a list of accounts; "
+            "`tap-balance --test` reports what is wrong with it"
+        )
+    assert unreadable.startswith(
+        "AirflowException: TAP_BALANCE_ACCOUNTS_FILE: cannot be read on "
+    )  # another worker may have it
+    assert unreadable.endswith("(No such file or directory)")
 
 
 def test_a_wrong_connection_is_one_line_without_its_values(airflow_folder: Path) -> None:
-    no_object = "must be a JSON object with the environment for Meltano; see .env.example"
-    wrong = {
-        "": no_object,
-        "{}": no_object,
-        f'["{SECRET}"]': no_object,
-        f'{{"dev_secret": "{SECRET}"}}': "'dev_secret' is no environment variable; write the",
-    }
+    wrong = ["", "{}", f'["{SECRET}"]', f'{{"dev_secret": "{SECRET}"}}', SECRET]
     outcomes = call(
         Airflow(airflow_folder, {}, {}, {}),
-        *(("settings_from", [json.dumps({"conn_type": "generic", "extra": e})]) for e in wrong),
+        *(("environment", [json.dumps({"conn_type": "generic", "extra": e})]) for e in wrong),
     )
-    for outcome, error in zip(outcomes, wrong.values(), strict=True):
-        assert error in outcome["error"]
-        assert outcome["error"].startswith(
-            "AirflowFailException: the extra of the connection 'tap_balance'"
+    for outcome in outcomes:
+        assert outcome["error"] == (
+            "AirflowFailException: the connection 'tap_balance' must exist, and its extra must be "
+            "a JSON object with environment variables for Meltano, such as "
+            "TAP_BALANCE_ACCOUNTS_FILE; see .env.example"
         )
-        assert "\n" not in outcome["error"]
-        assert SECRET not in outcome["error"]
 
 
-def test_a_secret_that_meltano_would_print_is_blanked_out(airflow_folder: Path) -> None:
+def test_the_secrets_in_the_environment_are_found(airflow_folder: Path) -> None:
     variables = {
         "TAP_BALANCE_ACCOUNTS": json.dumps(ACCOUNTS[:1]),
         "TAP_BALANCE_CURRENCY": "USD",
@@ -277,17 +285,75 @@ def test_a_secret_that_meltano_would_print_is_blanked_out(airflow_folder: Path) 
         "USE_TOKEN": "1",
         "SOMETHING": "http://[",
     }
-    hidden = ["p%40ss%2Fword", SECRET, "pass phrase", "p@ss/word"]
-    found, malformed, partial, lines, line = call(
+    found, malformed, lines = call(
         Airflow(airflow_folder, {}, {}, {}),
         ("secrets_of", [variables]),
-        ("secrets_of", [{"TAP_BALANCE_ACCOUNTS": f"[{SECRET}"}]),
-        ("secrets_of", [{"TAP_BALANCE_ACCOUNTS": json.dumps([{}, *ACCOUNTS[:1]])}]),
+        ("secrets_of", [{"TAP_BALANCE_ACCOUNTS": f'[{{"dev_secret": "{SECRET}"'}]),
         ("secrets_of", [{"X_PRIVATE_KEY": "first line\nsecond", "TOKENIZERS": "false"}]),
-        ("without", [hidden, f"a {SECRET}, and postgresql://loader:p%40ss%2Fword@host"]),
     )
-    assert sorted(found["result"]) == sorted(hidden)
-    assert malformed["result"] == [f"[{SECRET}"]
-    assert partial["result"] == [SECRET]
+    assert sorted(found["result"]) == sorted(["p%40ss%2Fword", SECRET, "pass phrase", "p@ss/word"])
+    assert malformed["result"] == [SECRET]
     assert lines["result"] == ["first line", "second"]
-    assert line["result"] == "a ***, and postgresql://loader:***@host"
+
+
+def test_an_exception_has_the_lines_of_the_cause_and_no_retry_cures_a_permission(
+    airflow_folder: Path,
+) -> None:
+    key = "account 'shop': HTTP 401, code 2002: the key has expired"
+    busy = "account 'shop': HTTP 503: try again"
+    many = [f"account '{number}': HTTP 403" for number in range(25)]
+    outcomes = call(
+        Airflow(airflow_folder, {}, {}, {}),
+        ("fail", ["shard 1/1", [key]]),
+        ("fail", ["shard 1/1", [key, busy]]),
+        ("fail", ["shard 1/1", many]),
+        ("fail", ["build", ["Database Error: permission denied for schema marts"]]),
+    )
+    host = socket.gethostname()
+    permission, mixed, cut, database = [outcome["error"] for outcome in outcomes]
+    assert permission == f"AirflowFailException: shard 1/1 on {host}: {key}"
+    assert mixed == f"AirflowException: shard 1/1 on {host}: {key}; {busy}"
+    assert cut.endswith("; account '19': HTTP 403; and 5 more")
+    assert database == (
+        f"AirflowFailException: build on {host}: Database Error: permission denied for schema marts"
+    )
+
+
+def test_the_errors_of_tap_target_and_dbt_are_picked_out_of_meltanos_lines(
+    airflow_folder: Path,
+) -> None:
+    def line(event: str, **more: object) -> str:
+        return json.dumps({"event": event, "level": "info", **more})
+
+    tap, target, dbt = {"producer": True}, {"consumer": True}, {"cmd_type": "command"}
+    outcomes = call(
+        Airflow(airflow_folder, {}, {}, {}),
+        (
+            "errors",
+            [
+                line("account 'shop': HTTP 401", level="error", **tap),
+                line("METRIC", **tap),
+                line("Traceback (most recent call last):", **target),
+                line('  File "psycopg/connection.py", line 126, in connect', **target),
+                line("psycopg.OperationalError: connection failed", **target),
+                line("sqlalchemy.exc.OperationalError: (psycopg.OperationalError)", **target),
+            ],
+        ),
+        (
+            "errors",
+            [
+                line("03:47:05  Concurrency: 2 threads (target='postgres')", **dbt),
+                line("03:47:05  Encountered an error:", **dbt),
+                line("Database Error", **dbt),
+                line("", **dbt),
+                line('  connection to server on socket "/nowhere" failed', **dbt),
+                line("  Is the server running locally?", **dbt),
+            ],
+        ),
+        ("errors", ["not JSON", "[1]", "{", line("fine")]),
+    )
+    assert [outcome["result"] for outcome in outcomes] == [
+        [["account 'shop': HTTP 401"], ["psycopg.OperationalError: connection failed"]],
+        [[], ["Database Error", 'connection to server on socket "/nowhere" failed']],
+        [[], []],
+    ]

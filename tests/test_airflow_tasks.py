@@ -1,21 +1,25 @@
-"""One task of the DAG: at once with others in one Meltano project, and ended before its time."""
+"""Meltano as the tasks run it: at once with others in one project, and ended before its time."""
 
 from __future__ import annotations
 
 import json
+import os
 import re
 import signal
 import socket
+import stat
 import subprocess
 import time
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import pytest
 import yaml
-from deployment import ACCOUNTS, DAG_FOLDER, PYTHON, processes_with
+from deployment import ACCOUNTS, PYTHON, pids_with, processes_with, secrets_in
 from parts import ROOT
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from deployment import Deployment
@@ -24,13 +28,40 @@ pytestmark = [pytest.mark.e2e, pytest.mark.usefixtures("meltano")]
 
 
 SHARD = """
-import json, sys
-sys.path.insert(0, sys.argv[1])
-import tap_balance as dag
-load = dag.Load(task_id="load", shard=sys.argv[3])
-variables = dag.environment(json.loads(sys.argv[2]), sys.argv[3])
-sys.exit(load._run(variables, *dag.pipeline(sys.argv[3])))
+import json, os, signal, sys
+sys.path.insert(0, os.environ["AIRFLOW__CORE__DAGS_FOLDER"])
+from airflow.sdk.exceptions import AirflowTaskTimeout
+from airflow.sdk.execution_time.timeout import timeout
+from tap_balance_airflow import pipeline
+
+load = pipeline.Load(task_id="load", shape={})
+# As Airflow's task runner does: a SIGTERM calls on_kill, the time-out raises.
+signal.signal(signal.SIGTERM, lambda *_: load.on_kill())
+options = json.loads(os.environ["AIRFLOW_VAR_TAP_BALANCE"])
+env = os.environ | json.loads(sys.argv[1])
+try:
+    with timeout(300):
+        errors = load.execute_meltano(options, env, "tap-balance", "target-postgres")
+except AirflowTaskTimeout:
+    load.on_kill()
+    errors = ["time-out"]
+print("errors:", *errors)
+sys.exit(bool(errors))
 """
+
+
+def start(
+    deployment: Deployment, settings: dict[str, str], **options: str
+) -> subprocess.Popen[str]:
+    """Run Meltano as the task `load` does, in a process of its own."""
+    airflow = deployment.airflow({}, **options)
+    return subprocess.Popen(
+        [PYTHON, "-c", SHARD, json.dumps(settings)],
+        env=airflow.environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
 
 
 def test_shards_at_once_in_one_project_and_a_shard_run_twice_make_one_row_per_account(
@@ -46,19 +77,13 @@ def test_shards_at_once_in_one_project_and_a_shard_run_twice_make_one_row_per_ac
         "TARGET_POSTGRES_SQLALCHEMY_URL": deployment.sqlalchemy_url,
     }
 
-    def start(shard: str, **more: str) -> subprocess.Popen[str]:
-        return subprocess.Popen(
-            [PYTHON, "-c", SHARD, DAG_FOLDER, json.dumps(settings | more), shard],
-            env=deployment.airflow({}).environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
+    def shard(name: str, **more: str) -> subprocess.Popen[str]:
+        return start(deployment, settings | {"TAP_BALANCE_SHARD": name, **more})
 
-    first = start("1/2")  # alone, because it creates the table
+    first = shard("1/2")  # alone, because it creates the table
     output, _ = first.communicate(timeout=120)
     assert first.returncode == 0, output
-    runs = [start("1/2"), start("2/2"), start("2/2", MELTANO_SYS_DIR_ROOT=str(other_machine))]
+    runs = [shard("1/2"), shard("2/2"), shard("2/2", MELTANO_SYS_DIR_ROOT=str(other_machine))]
     outputs = [run.communicate(timeout=120)[0] for run in runs]
     one, two, again = (run.returncode for run in runs)
     assert one == 0, outputs[0]
@@ -80,48 +105,16 @@ def test_a_task_installs_nothing(deployment: Deployment, tmp_path: Path) -> None
     project = {"environments": [{"name": "prod"}], "plugins": plugins}
     (tmp_path / "meltano.yml").write_text(yaml.safe_dump(project))
     (tmp_path / ".meltano").mkdir()
-    done = subprocess.run(
-        [PYTHON, "-c", SHARD, DAG_FOLDER, "{}", "1/1"],
-        env=deployment.airflow({}, PROJECT=str(tmp_path)).environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    assert done.returncode != 0
-    assert "could not be found" in done.stdout
-    assert "nstalling" not in done.stdout
+    run = start(deployment, {}, project=str(tmp_path))
+    output, _ = run.communicate(timeout=120)
+    assert run.returncode == 1
+    assert "errors: Cannot start plugin tap-balance: Executable 'tap-balance' could not" in output
+    assert "nstalling" not in output
 
 
-KILLED = """
-import json, os, signal, sys
-sys.path.insert(0, sys.argv[1])
-import tap_balance as dag
-from airflow.sdk.exceptions import AirflowTaskTimeout
-from airflow.sdk.execution_time.timeout import timeout
-
-load = dag.Load(task_id="load", shard="1/1")
-# As Airflow's task runner does: a SIGTERM calls on_kill, the time-out raises.
-signal.signal(signal.SIGTERM, lambda *_: load.on_kill())
-try:
-    with timeout(300):
-        variables = dag.environment(json.loads(sys.argv[2]), "1/1")
-        print("status", load._run(variables, *dag.pipeline("1/1")))
-except AirflowTaskTimeout:
-    load.on_kill()
-    print("time-out")
-"""
-
-
-@pytest.mark.parametrize(
-    ("signum", "outcome"),
-    [(signal.SIGTERM, r"status (-?[1-9]\d*)"), (signal.SIGALRM, "time-out")],
-    ids=["Airflow ends the task", "the execution time-out"],
-)
-def test_a_task_that_is_ended_takes_meltano_tap_and_target_along(
-    deployment: Deployment, signum: signal.Signals, outcome: str
-) -> None:
+@contextmanager
+def waiting(deployment: Deployment) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """Yield a task whose tap waits for a response, and a variable of what it has started."""
     with socket.create_server(("127.0.0.1", 0)) as silent:
         silent.settimeout(60)
         url = f"http://127.0.0.1:{silent.getsockname()[1]}"
@@ -130,18 +123,58 @@ def test_a_task_that_is_ended_takes_meltano_tap_and_target_along(
             "TAP_BALANCE_BASE_URL": url,
             "TARGET_POSTGRES_SQLALCHEMY_URL": deployment.sqlalchemy_url,
         }
-        with subprocess.Popen(
-            [PYTHON, "-c", KILLED, DAG_FOLDER, json.dumps(settings)],
-            stdout=subprocess.PIPE,
-            text=True,
-            env=deployment.airflow({}).environment,
-        ) as process:
-            connection, _ = silent.accept()  # the tap waits for an answer from now on
+        with start(deployment, settings) as process:
+            connection, _ = silent.accept()
             with connection:
-                assert len(processes_with(f"TAP_BALANCE_BASE_URL={url}")) >= 2
-                process.send_signal(signum)
-                began = time.monotonic()
-                stdout, _ = process.communicate(timeout=30)
-        assert time.monotonic() - began < 20
-        assert re.fullmatch(outcome, stdout.splitlines()[-1]), stdout
-        assert processes_with(f"TAP_BALANCE_BASE_URL={url}") == []
+                yield process, f"TAP_BALANCE_BASE_URL={url}"
+
+
+@pytest.mark.parametrize(
+    ("signum", "outcome"),
+    [
+        (signal.SIGTERM, r"errors: .*SIGTERM.*|errors: Meltano ended with status -?[1-9]\d*.*"),
+        (signal.SIGALRM, "errors: time-out"),
+    ],
+    ids=["Airflow ends the task", "the execution time-out"],
+)
+def test_a_task_that_is_ended_takes_meltano_tap_and_target_along(
+    deployment: Deployment, signum: signal.Signals, outcome: str
+) -> None:
+    with waiting(deployment) as (process, variable):
+        assert len(processes_with(variable)) >= 2
+        process.send_signal(signum)
+        began = time.monotonic()
+        stdout, _ = process.communicate(timeout=30)
+    assert time.monotonic() - began < 20
+    assert re.fullmatch(outcome, stdout.splitlines()[-1]), stdout
+    deadline = time.monotonic() + 5
+    while left := processes_with(variable):
+        assert time.monotonic() < deadline, left
+        time.sleep(0.1)
+    assert list((deployment.home / "tmp").iterdir()) == []
+
+
+def test_what_a_killed_task_leaves_is_private_and_goes_when_any_other_starts(
+    deployment: Deployment,
+) -> None:
+    temporary = deployment.home / "tmp"
+    with waiting(deployment) as (process, variable):
+        process.kill()
+        process.wait(timeout=30)
+        for pid in pids_with(variable):
+            os.kill(pid, signal.SIGKILL)
+    left = [path for path in temporary.rglob("*") if path.is_file()]
+    configs = [path for path in left if secrets_in(path.read_bytes())]
+    assert configs
+    assert {stat.S_IMODE(path.stat().st_mode) for path in configs} == {0o600}
+    assert {stat.S_IMODE(path.stat().st_mode) for path in temporary.iterdir()} == {0o700}
+    again = start(deployment, {}, project="/nowhere")
+    output, _ = again.communicate(timeout=60)
+    assert "errors: cannot start Meltano: No such file or directory: /nowhere" in output
+    assert list(temporary.iterdir()) == []
+
+
+def test_a_command_that_is_not_on_the_worker_is_named(deployment: Deployment) -> None:
+    run = start(deployment, {}, meltano="/nowhere/meltano")
+    output, _ = run.communicate(timeout=60)
+    assert re.search(r"errors: sh: .*/nowhere/meltano: not found", output)

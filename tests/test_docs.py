@@ -198,7 +198,7 @@ def declared_variables() -> set[str]:
     for plugin in [*PLUGINS.values(), *documented]:
         prefix = plugin["name"].upper().replace("-", "_")
         names |= {f"{prefix}_{one['name'].upper()}" for one in plugin.get("settings", [])}
-    sources = [ROOT / "tap_balance" / "cli.py", *(ROOT / "orchestrate" / "dags").glob("*.py")]
+    sources = [ROOT / "tap_balance" / "cli.py", *(ROOT / "orchestrate" / "dags").rglob("*.py")]
     for path in (ROOT / "transform").glob("**/*.*"):
         # dbt leaves folders behind whose names end like a file's.
         made = path.relative_to(ROOT / "transform").parts[0] in {"target", "logs"}

@@ -1,38 +1,55 @@
-"""Run by Airflow's own Python: calls functions of the DAG's file, as stdin lists them."""
+"""Run by Airflow's own Python: calls functions of the DAGs' helper module, as stdin lists them."""
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import sys
-from pathlib import Path
+from datetime import datetime, timezone
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
+
+sys.path.insert(0, os.environ["AIRFLOW__CORE__DAGS_FOLDER"])
+
+from tap_balance_airflow import pipeline
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from types import ModuleType
-
-DAG_FILE = Path(__file__).resolve().parents[2] / "orchestrate" / "dags" / "tap_balance.py"
 
 
 def main() -> None:
     """Read `[[function, [argument, ...]], ...]`, print a list of `{"result"}` or `{"error"}`."""
-    spec = importlib.util.spec_from_file_location("dag_file", DAG_FILE)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    functions = vars(module) | {"settings_from": lambda text: _settings_from(module, text)}
+    own = {"environment": environment, "shapes": shapes, "errors": errors, "fail": fail}
+    functions = vars(pipeline) | own
     outcomes = [_outcome(functions[name], arguments) for name, arguments in json.load(sys.stdin)]
     # On a line of its own, behind what Airflow logs.
     print(json.dumps(outcomes, default=sorted))  # noqa: T201
 
 
-def _settings_from(module: ModuleType, connection: str) -> Any:  # noqa: ANN401
-    """Read the settings from this connection instead."""
+def environment(connection: str) -> dict[str, str]:
+    """Read the environment for Meltano from this connection instead."""
     os.environ["AIRFLOW_CONN_TAP_BALANCE"] = connection
-    return module.settings()
+    return pipeline.read_environment()
+
+
+def shapes(began: float, minutes: int, shards: int) -> list[dict[str, Any]]:
+    """Plan a run that began at this time."""
+    start = datetime.fromtimestamp(began, tz=timezone.utc)
+    context = {"dag_run": SimpleNamespace(start_date=start), "params": {"shards": shards}}
+    return pipeline.plan(context, minutes)
+
+
+def errors(*lines: str) -> tuple[list[str], list[str]]:
+    """Let the hook read these lines, and return what it keeps of the tap and of the others."""
+    meltano = pipeline.Meltano([])
+    for line in lines:
+        meltano.info("%s", line)
+    return meltano.tap, meltano.others
+
+
+def fail(where: str, lines: list[str]) -> None:
+    """Raise the exception of a task."""
+    raise pipeline.failure(where, lines)
 
 
 def _outcome(function: Callable[..., Any], arguments: list[Any]) -> dict[str, Any]:

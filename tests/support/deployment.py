@@ -1,4 +1,4 @@
-"""The DAG in an Airflow of a test's own: how it is run, and what it leaves behind."""
+"""The DAGs in an Airflow of a test's own: how they are run, and what they leave behind."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from urllib.parse import quote
 
 import psycopg
 from airflow_home import COMMAND, Airflow
-from parts import ROOT
 
 from tap_balance.sandbox import SECRET, dev_key
 
@@ -22,9 +21,7 @@ if TYPE_CHECKING:
     from tap_balance.sandbox import Sandbox
 
 PYTHON = COMMAND.parent / "python"
-DAG_FOLDER = ROOT / "orchestrate" / "dags"
 DATABASE_SECRET = "database-secret"
-DAY = "1440"
 
 
 def account(name: str, key: str) -> dict[str, str]:
@@ -36,7 +33,7 @@ ACCOUNTS = [account("example", "example"), account(ODD, "overdrawn"), account("e
 
 
 class Deployment:
-    """Runs the DAG with some accounts, into a database of its own."""
+    """Runs the DAGs with some accounts, into a database of its own."""
 
     def __init__(
         self, home: Path, sandbox: Sandbox, postgres: embedded.Postgres, database: str
@@ -49,7 +46,9 @@ class Deployment:
         self.uri = postgres.uri
         self.output = ""
 
-    def airflow(self, settings: Mapping[str, Any], **constants: str) -> Airflow:
+    def airflow(self, settings: Mapping[str, Any], **changes: str) -> Airflow:
+        """Changes: constants of settings.py, and options of the Variable in lower case."""
+        constants = {name: value for name, value in changes.items() if name.isupper()}
         folder = quote(self._socket_folder, safe="")
         return Airflow(
             self.home,
@@ -69,19 +68,21 @@ class Deployment:
                 "password": DATABASE_SECRET,
                 "schema": self._database,
             },
-            {"MINUTES": DAY, "RETRIES": "0", "RETRY_SECONDS": "1", "DBT": "none", **constants},
+            {"MINUTES": "1440", "RETRIES": "0", "RETRY_SECONDS": "1", **constants},
+            {name: value for name, value in changes.items() if name.islower()},
         )
 
     def run(
         self,
         settings: Mapping[str, Any],
         *,
+        dag: str = "tap_balance",
         env: Mapping[str, str] | None = None,
-        **constants: str,
+        **changes: str,
     ) -> tuple[int, str, dict[str, tuple[str, int]]]:
         """Returns the status, the state of the run, and the state and tries of each task."""
-        airflow = self.airflow(settings, **constants)
-        done = airflow.run("dags", "test", "tap_balance", env=env)
+        airflow = self.airflow(settings, **changes)
+        done = airflow.run("dags", "test", dag, env=env)
         self.output += done.stdout
         [(run, state)] = airflow.query("SELECT run_id, state FROM dag_run ORDER BY id DESC LIMIT 1")
         return done.returncode, state, tasks_of(airflow, run)
@@ -98,7 +99,7 @@ def tasks_of(airflow: Airflow, run: str) -> dict[str, tuple[str, int]]:
         "FROM task_instance WHERE run_id = ?",
         run,
     )
-    return {task: (state, tries) for task, state, tries in rows}
+    return {task: (state or "", tries) for task, state, tries in rows}
 
 
 def secrets_in(content: bytes) -> list[str]:
@@ -117,12 +118,21 @@ def secrets_below(folder: Path) -> list[str]:
     return [str(path) for path in files if secrets_in(path.read_bytes())]
 
 
-def processes_with(variable: str, folder: Path | None = None) -> list[str]:
-    """Command lines of processes with this in their environment, or that run in this folder."""
+def pids_with(variable: str, folder: Path | None = None) -> list[int]:
+    """Processes with this in their environment, or that run in this folder."""
     found = []
     for process in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):
             environment = (process / "environ").read_bytes().split(b"\0")
             if variable.encode() in environment or (process / "cwd").resolve() == folder:
-                found.append((process / "cmdline").read_bytes().decode(errors="replace"))
+                found.append(int(process.name))
+    return found
+
+
+def processes_with(variable: str, folder: Path | None = None) -> list[str]:
+    """Their command lines."""
+    found = []
+    for pid in pids_with(variable, folder):
+        with suppress(OSError):
+            found.append(Path("/proc", str(pid), "cmdline").read_bytes().decode(errors="replace"))
     return found

@@ -1,0 +1,1 @@
+"""Two Airflow DAGs: snapshots of prepaid balances, and the alerts that follow from them."""
