@@ -124,6 +124,10 @@ TOO_MANY = "Lower max_concurrency or run less often."
 _CHECK_KEY = (
     "Check dev_key and dev_secret of this account, and that base_url belongs to its product."
 )
+_CHECK_QUOTES = (
+    "Check dev_key and dev_secret of this account (quotes in a file for `docker run --env-file` "
+    "become part of the value), and that base_url belongs to its product."
+)
 _CHECK_URL = "Check base_url and product of this account."
 
 # "EngageLab SMS: Query Balance", table of errors. The same code means different things under
@@ -133,7 +137,7 @@ RULES: dict[tuple[int, int | None], _Rule] = {
     (401, 2001): _Rule(
         retriable=False,
         meaning="authentication failed: wrong key or secret",
-        next_step=_CHECK_KEY,
+        next_step=_CHECK_QUOTES,
     ),
     (401, 2002): _Rule(
         retriable=False,
@@ -153,7 +157,7 @@ RULES: dict[tuple[int, int | None], _Rule] = {
     (200, None): _Rule(
         retriable=False, meaning="an error instead of a balance", next_step=_CHECK_KEY
     ),
-    (401, None): _Rule(retriable=False, meaning="authentication failed", next_step=_CHECK_KEY),
+    (401, None): _Rule(retriable=False, meaning="authentication failed", next_step=_CHECK_QUOTES),
     (403, None): _Rule(
         retriable=False,
         meaning="access refused",

@@ -31,7 +31,7 @@ from xdist.scheduler import LoadScopeScheduling
 from tap_balance.sandbox import Sandbox
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Generator, Iterator, Mapping
 
     from modelled import History
     from tap_process import Run
@@ -254,7 +254,24 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Spread:  # n
     return Spread(config, log)
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item,  # noqa: ARG001
+    call: pytest.CallInfo[None],
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Where a part is not installed, report the command that installs it."""
+    report = yield
+    error = call.excinfo.value if call.excinfo else None
+    if isinstance(error, FileNotFoundError):
+        found = re.match(rf"{re.escape(str(ROOT))}/(\.meltano|\.venvs/[^/]+)/", str(error.filename))
+        if found and not (ROOT / found[1] / "ready").exists():
+            report.longrepr = f"{error.filename} is not installed: run `make {found[1]}/ready`"
+    return report
+
+
 @pytest.fixture(scope="session")
 def meltano() -> None:
     """The real Meltano in this repository, its plugins installed."""
-    assert (ROOT / ".meltano" / "ready").exists(), "make .meltano/ready installs the plugins"
+    assert (ROOT / ".meltano" / "ready").exists(), (
+        "Meltano or its plugins are not installed: run `make .meltano/ready`"
+    )

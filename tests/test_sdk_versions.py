@@ -1,7 +1,7 @@
 """The SCHEMA line keeps what a decimal column is made from, with the newest singer-sdk too.
 
-The SDK's own `Schema` class drops `precision` and `scale`; the stream puts them back through a
-hook that is private to the SDK. Without them Snowflake makes a NUMBER(38,0), and 12.3456 is 12.
+The SDK's own `Schema` class drops `precision` and `scale`; the message writer puts them back.
+Without them Snowflake makes a NUMBER(38,0), and 12.3456 is 12.
 With the pinned SDK, `test_process.py` looks at the whole line.
 """
 

@@ -3,7 +3,7 @@
 `make test-matrix` runs it. On each Python, the wheel of `dist/` is installed as a user does it,
 with pip into an empty venv, and run. Then the tests that need neither Meltano nor a destination
 run twice: with the lowest versions of the tap's dependencies (requirements/lowest.txt), and with
-the newest that `make lock` would pin today.
+the newest that `make lock` would pin today; on one Python, with the SDK's next minor version too.
 """
 
 from __future__ import annotations
@@ -21,6 +21,9 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 VENVS = ROOT / ".venvs" / "matrix"
 UV = ROOT / ".venv" / "bin" / "uv"
+NEXT_SDK = "singer-sdk>=0.55.0b7"
+"""A pre-release of the highest minor version that pyproject.toml allows."""
+
 DEPENDENCIES = ("singer-sdk", "requests", "urllib3", "pendulum", "tenacity")
 _ASK = "import sys; print('%d.%d' % sys.version_info[:2])"
 
@@ -90,10 +93,10 @@ def run_the_tests(version: str, python: str, dependencies: str, newer: str) -> s
     Args:
         version: Of Python.
         python: The interpreter.
-        dependencies: "lowest" or "newest".
+        dependencies: "lowest", "newest" or "next SDK".
         newer: How old a newest one has to be, such as "7 days".
     """
-    venv = VENVS / f"{version}-{dependencies}"
+    venv = VENVS / f"{version}-{dependencies}".replace(" ", "-")
     run(UV, "venv", "--quiet", "--clear", "--python", python, venv)
     install = (UV, "pip", "install", "--quiet", "--python", venv)
     if dependencies == "lowest":
@@ -101,7 +104,8 @@ def run_the_tests(version: str, python: str, dependencies: str, newer: str) -> s
         run(*install, "--no-deps", "--no-build-isolation", "--editable", ".")
     else:
         groups = ("--group", "build", "--group", "test")
-        run(*install, "--exclude-newer", newer, *groups, "--editable", ".")
+        recent = ("--exclude-newer", newer) if dependencies == "newest" else (NEXT_SDK,)
+        run(*install, *recent, *groups, "--editable", ".")
     options = ["-q", "--tb=short", "--numprocesses=2", "-m", "not e2e"]
     if dependencies == "lowest":
         # The SDK's tests, as of 0.54.2, have fixtures that pytest 9.2 warns of.
@@ -127,7 +131,10 @@ def main() -> int:
     (wheel,) = (ROOT / "dist").glob("*.whl")
     failures = 0
     for version, python in pythons.items():
-        for part in ("wheel", "lowest", "newest"):
+        parts = ["wheel", "lowest", "newest"]
+        if version == list(pythons)[-1]:
+            parts.append("next SDK")
+        for part in parts:
             start = time.monotonic()
             try:
                 if part == "wheel":
