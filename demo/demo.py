@@ -78,7 +78,7 @@ def servers() -> Iterator[tuple[str, embedded.Postgres]]:
         say(f"The sandbox stands in for the API at {sandbox.url}.")
         with step("Starting a Postgres"):
             database = stack.enter_context(embedded.postgres(OUTPUT / "postgres"))
-        for schema in ("tap_balance", "tap_balance_marts", "tap_balance_marts_alerts"):
+        for schema in ("tap_balance", "tap_balance_marts"):
             database.psql(f"DROP SCHEMA IF EXISTS {schema} CASCADE", options=("-q",))
         yield sandbox.url, database
 

@@ -40,7 +40,7 @@ def moments(now: datetime) -> Iterator[tuple[str, tuple[str, ...]]]:
     for title, days in BEFORE_THE_END.items():
         as_of = (now - timedelta(days=days)).isoformat()
         variables = json.dumps({"as_of": as_of})
-        yield title, ("build", "--exclude-resource-types", "unit_test", "--vars", variables)
+        yield title, ("build", "--vars", variables)
 
 
 def only_alerts_failed(results: Path) -> bool:
@@ -56,8 +56,7 @@ def only_alerts_failed(results: Path) -> bool:
 def told(database: embedded.Postgres) -> str:
     """What the alerts say of the account."""
     return database.psql(
-        "SELECT message FROM tap_balance_marts_alerts.accounts_critical_or_empty "
-        "WHERE account = 'drained' UNION ALL "
-        "SELECT message FROM tap_balance_marts_alerts.accounts_low WHERE account = 'drained'",
+        "SELECT message FROM tap_balance_marts.balance_alerts "
+        "WHERE account = 'drained' AND reason <> 'surge' AND state <> 'over'",
         options=("-At",),
     ).strip()

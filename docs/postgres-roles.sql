@@ -27,8 +27,6 @@
 \else
   \set marts_schema tap_balance_marts
 \endif
--- Where dbt keeps what its alerts have found.
-\set alerts_schema :marts_schema _alerts
 
 BEGIN;
 
@@ -55,7 +53,6 @@ ALTER DEFAULT PRIVILEGES FOR ROLE :"loader" IN SCHEMA :"source_schema" GRANT SEL
 
 -- dbt makes its tables anew, so that the readers need default privileges.
 CREATE SCHEMA IF NOT EXISTS :"marts_schema" AUTHORIZATION :"dbt";
-CREATE SCHEMA IF NOT EXISTS :"alerts_schema" AUTHORIZATION :"dbt";
 GRANT USAGE ON SCHEMA :"marts_schema" TO :"reader";
 GRANT SELECT ON ALL TABLES IN SCHEMA :"marts_schema" TO :"reader";
 ALTER DEFAULT PRIVILEGES FOR ROLE :"dbt" IN SCHEMA :"marts_schema" GRANT SELECT ON TABLES TO :"reader";

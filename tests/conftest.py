@@ -227,7 +227,7 @@ def modelled_histories(
             kind: stack.enter_context(warehouse_of(kind, postgres, folder))
             for kind, folder in folders.items()
         }
-        told = pool.map(tell, KINDS, warehouses.values(), folders.values())
+        told = pool.map(tell, warehouses.values(), folders.values())
         yield dict(zip(KINDS, told, strict=True))
 
 

@@ -204,7 +204,8 @@ def test_the_pipes_configs_are_those_of_the_tests() -> None:
 
 def test_the_query_of_the_models_and_the_variables_are_dbts() -> None:
     page = doc("alerts")
-    models = yaml.safe_load((ROOT / "transform/models/schema.yml").read_text(encoding="utf-8"))
+    marts = ROOT / "transform/models/marts"
+    models = yaml.safe_load((marts / "_tap_balance__marts.yml").read_text(encoding="utf-8"))
     (runway,) = [model for model in models["models"] if model["name"] == "balance_runway"]
     columns = {column["name"] for column in runway["columns"]}
     (query,) = [text for language, text in page.blocks if language == "sql"]
@@ -222,5 +223,6 @@ def test_the_query_of_the_models_and_the_variables_are_dbts() -> None:
     (line,) = re.findall(r"--vars '(.*)'", page.text)
     assert yaml.safe_load(line).keys() <= project["vars"].keys()
     statuses = [row[0].strip("`") for row in row_cells(page.text.split("\n## ")[0])]
-    described = next(one for one in runway["columns"] if one["name"] == "status")["description"]
+    blocks = (marts / "_tap_balance__marts.md").read_text(encoding="utf-8")
+    described = blocks.split("{% docs tap_balance__status %}")[1].split("{% enddocs %}")[0]
     assert sorted(statuses) == sorted(set(re.findall(r"`([a-z]+)`", described)))

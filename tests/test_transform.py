@@ -5,20 +5,19 @@ from __future__ import annotations
 import json
 import re
 import subprocess
+from collections import Counter
 from contextlib import closing
 from datetime import datetime, timedelta, timezone
-from decimal import Decimal
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import marts
-import psycopg
 import pytest
 from bank import Account
-from modelled import CHANGES, MARTS
+from modelled import CHANGES
 from parts import ROOT
 from runners import Destination
 from targets import Load, Postgres
-from warehouses import InPostgres, as_text
+from warehouses import as_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -42,7 +41,7 @@ def test_changes_are_what_python_finds(history: History) -> None:
         nothing: tuple[None, ...] = (None,) * 4
         expected = [
             (
-                *marts.series(change.row),
+                *change.label,
                 change.row.at,
                 change.before and change.before.at,
                 change.is_gap,
@@ -64,12 +63,14 @@ def test_days_are_what_python_finds(history: History) -> None:
         days = marts.daily(marts.changes(told.rows, told.as_of), told.as_of)
         expected = [
             (
-                *series,
+                *series[:2],
+                found.currency,
                 day,
                 found.coverage,
                 len(found.changes),
                 *(found.ends if found.changes else nothing),
                 *(found.amounts or nothing),
+                found.highest_per_hour,
             )
             for (series, day), found in days.items()
         ]
@@ -103,125 +104,65 @@ def test_runways_are_what_python_finds(history: History) -> None:
                 account,
                 runway.status,
                 runway.complete_days,
-                *(runway.burn or (None, None, None)),
+                runway.per_day,
                 *(None if days is None else f"{days:.1f}" for days in runway.days_left),
                 runway.runs_out_on,
+                runway.surge_hours_left,
+                runway.top_up,
             )
             for account, runway in found.items()
         ]
         assert ordered(told.runway) == ordered(as_text(expected))
         statuses |= {runway.status for runway in found.values()}
     assert statuses == {"ok", "low", "critical", "empty", "accumulating", "stale"}
-    held = [row for row in history.told[0].runway if row[1] == "critical" and str(row[6]) >= "3.0"]
-    assert {row[0] for row in held} == {"a07", "a47"}
-
-
-def decimal(amount10000: str | None) -> str:
-    return f"{Decimal(str(amount10000)) / 10000:.4f}"
 
 
 def test_alerts_fail_or_warn_and_name_accounts_and_numbers(history: History) -> None:
     told = history.told[-1]
-    done = history.dbt("test", "--selector", "alerts")
+    done = history.dbt("test", "--select", "tag:alert")
     assert done.returncode == 1
-    assert re.search(r"FAIL \d+ accounts_critical_or_empty", done.stdout)
-    assert re.search(r"WARN \d+ accounts_low", done.stdout)
-    assert "WARN 1 accounts_unjudged" in done.stdout
-    assert re.search(r"ALERT \(warn\) account a25 is .* UTC, only 0 complete days", done.stdout)
-    assert "FAIL 1 accounts_stale" in done.stdout
-    seen: list[str] = []
-    wanted = {
-        "accounts_critical_or_empty": {"critical", "empty"},
-        "accounts_low": {"low"},
-        "accounts_stale": {"stale"},
-        "accounts_unjudged": {"accumulating"},
-    }
+    alerts = [row for row in told.alerts if row[4] != "over"]
+    counts = Counter(row[3] for row in alerts)
+    assert f"FAIL {counts['error']} alerts_that_need_a_person" in done.stdout
+    assert f"WARN {counts['warn']} alerts_to_know_of" in done.stdout
     # Those accounts that are too new to be judged are no alert.
-    first_days: dict[str | None, str] = {}
-    for row in told.daily:
-        first_days[row[0]] = min(str(row[3]), first_days.get(row[0], str(row[3])))
-    new = {
-        account
-        for account, day in first_days.items()
-        if day >= str(told.as_of.date() - marts.WINDOW * marts.DAY)
-    }
-    assert new
-    for test, statuses in wanted.items():
-        stored = history.warehouse.query(
-            "SELECT account, status, days_left, message, total_balance10000, currency,"
-            " CAST(snapshot_at AS varchar), days_left_low, days_left_high, burn_per_day10000,"
-            f" runs_out_on FROM {MARTS}_alerts.{test}"
-        )
-        expected = {
-            (row[0], row[1], row[6])
-            for row in told.runway
-            if row[1] in statuses and not (row[1] == "accumulating" and row[0] in new)
-        }
-        assert expected
-        assert {row[:3] for row in stored} == expected
-        for row in stored:
-            total, currency, at, low, high, burn, until = row[4:]
-            message = f"account {row[0]} is {row[1]}: {decimal(total)} {currency} at {at} UTC"
-            if row[2] and int(str(total)) > 0:
-                message += f", {row[2]} days left ({low} to {high or 'many'})"
-                message += f" at {decimal(burn)} a day, until {until}"
-            if test == "accounts_unjudged":
-                days = {told_of[0]: told_of[2] for told_of in told.runway}[row[0]]
-                message += f", only {days} complete days in the last {marts.WINDOW}"
-                message += ": nobody says when it runs out"
-            assert row[3] == message
-            assert f") {message}\n" in re.sub("\033.*?m", "", done.stdout)
-            seen.append(message)
-    # Also where what is left does not last a tenth of a day.
-    assert any(", 0.0 days left (0.0 to " in message for message in seen)
+    expected = {(row[0], row[1]) for row in told.runway if row[1] not in {"ok", "accumulating"}}
+    found = {(row[1], row[2]) for row in alerts if row[2] != "surge"}
+    assert found == {*expected, ("a25", "unjudged")}
+    printed = re.sub("\033.*?m", "", done.stdout)
+    for row in alerts:
+        assert f"ALERT ({'fail' if row[3] == 'error' else 'warn'}) {row[7]}\n" in printed
+        assert str(row[7]).startswith(f"account {row[1]} ")
 
 
 @pytest.mark.parametrize("history", ["postgres"], indirect=True)
-def test_loaders_are_kept_out_for_an_index_only_while_it_is_added(history: History) -> None:
+def test_the_loaded_table_gets_an_index_only_by_the_operation(history: History) -> None:
     names = "SELECT indexname FROM pg_indexes WHERE schemaname = 'tap_balance'"
-    options = ("run", "--select", "balance_changes")
-    assert isinstance(history.warehouse, InPostgres)
-    assert history.warehouse.query(names) == [("balance_snapshot_at",)]
-    with psycopg.connect(history.warehouse.uri, autocommit=True) as connection:
-        connection.execute("DROP INDEX tap_balance.balance_snapshot_at")
-        # The index is there although the model itself has failed.
-        done = history.dbt(*options, snapshot_interval_seconds="(1 / 0)")
-        assert "division by zero" in done.stdout
-        assert history.warehouse.query(names) == [("balance_snapshot_at",)]
-        connection.execute("ALTER INDEX tap_balance.balance_snapshot_at RENAME TO somebodys")
-        # As a loader in the midst of its work has it.
-        with connection.transaction():
-            connection.execute("LOCK TABLE tap_balance.balance IN ROW EXCLUSIVE MODE")
-            done = history.dbt(*options)
+    assert history.warehouse.query(names) == []
+    for _ in range(2):
+        done = history.dbt("run-operation", "index_source")
         assert done.returncode == 0, done.stdout
-        assert history.warehouse.query(names) == [("somebodys",)]
-        connection.execute("ALTER INDEX tap_balance.somebodys RENAME TO balance_snapshot_at")
+        assert history.warehouse.query(names) == [("balance_snapshot_at",)]
 
 
 @pytest.mark.parametrize("history", ["postgres"], indirect=True)
 def test_no_account_at_all_is_an_alert(history: History) -> None:
     accounts = [row[0] for row in history.told[-1].runway]
-    models = ("balance_latest", "balance_runway")
-    done = history.dbt(
-        "build",
-        "--select",
-        *models,
-        "accounts_stale",
-        "--exclude",
-        "test_type:unit",
-        retired_accounts=accounts,
-    )
+    chosen = ("--select", "int_tap_balance__latest+")
+    done = history.dbt("run", *chosen, retired_accounts=accounts)
+    assert done.returncode == 0, done.stdout
+    done = history.dbt("test", "--select", "tag:alert", retired_accounts=accounts)
     assert done.returncode == 1, done.stdout
-    assert "there is no account at all" in done.stdout
+    assert "ALERT (fail) no account has a snapshot" in done.stdout
     # The other tests want all accounts.
-    restored = history.dbt("run", "--select", *models)
+    restored = history.dbt("run", *chosen)
     assert restored.returncode == 0, restored.stdout
 
 
 def test_a_time_before_what_is_built_is_an_error(history: History) -> None:
-    done = history.dbt("run", "--selector", "models", as_of=history.told[0].as_of)
+    done = history.dbt("run", as_of=history.told[0].as_of)
     assert done.returncode == 1, done.stdout
-    assert "as_of lies before what is built; add --full-refresh" in done.stdout
+    assert "as_of is earlier than what has been built; add --full-refresh" in done.stdout
     assert ordered(history.warehouse.query(CHANGES)) == ordered(history.told[-1].changes)
 
 
@@ -241,16 +182,47 @@ def test_a_text_reaches_the_database_as_it_is(history: History) -> None:
 
 
 @pytest.mark.parametrize("history", ["postgres"], indirect=True)
-def test_an_unknown_threshold_is_an_error(history: History) -> None:
-    done = history.dbt(
-        "compile",
-        "--select",
-        "balance_runway",
-        account_thresholds={"shop": {"low_days": 9, "critical": 5}},
-    )
+@pytest.mark.parametrize(
+    ("variables", "words"),
+    [
+        (
+            {"account_thresholds": {"shop": {"low_days": 9, "critical": 5}}},
+            (
+                "account_thresholds of shop: unknown threshold critical; known are critical_days, "
+                "low_days, target_days, min_balance"
+            ),
+        ),
+        (
+            {"critical_days": 10, "low_days": 5},
+            "critical_days (10) must not be greater than low_days (5)",
+        ),
+        (
+            {"retired_accounts": "shop"},
+            "retired_accounts: must be a list of account names, not shop",
+        ),
+        ({"low_days": "soon"}, "low_days: must be a number from 0.01 to 3650, not soon"),
+    ],
+    ids=["unknown threshold", "thresholds in the wrong order", "text for a list", "no number"],
+)
+def test_a_wrong_variable_is_an_error(
+    history: History, variables: dict[str, Any], words: str
+) -> None:
+    done = history.dbt("run", "--select", "stg_tap_balance__balance", **variables)
     assert done.returncode != 0
-    words = "account_thresholds of shop: there is no critical, only critical_days and low_days"
     assert words in done.stdout
+
+
+@pytest.mark.parametrize("history", ["postgres"], indirect=True)
+def test_an_account_that_does_not_exist_is_a_warning(history: History) -> None:
+    done = history.dbt(
+        "run",
+        "--select",
+        "int_tap_balance__latest",
+        account_thresholds={"a0l": {"low_days": 9}, "a02": {"low_days": 7}},
+    )
+    assert done.returncode == 0, done.stdout
+    warned = re.findall("account_thresholds: no snapshots of the account '(.*?)'", done.stdout)
+    assert set(warned) == {"a0l"}
 
 
 def test_dbt_leaves_no_trace_of_telemetry(history: History) -> None:
@@ -281,7 +253,7 @@ def test_what_meltano_loads_it_judges_and_an_empty_account_is_an_alert(
                     "DBT_LOG_PATH": str(tmp_path),
                 },
             )
-        assert "ALERT (fail) account empty is empty: 0.0000 USD at " in (
+        assert "ALERT (fail) account empty is empty: 0.00 USD at " in (
             ended.value.stdout + ended.value.stderr
         )
         rows = target.query(

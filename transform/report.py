@@ -51,7 +51,7 @@ select daily.account, cast(daily.day as varchar(20)) as day, daily.coverage,
 from {{ ref('balance_daily') }} as daily
 inner join {{ ref('balance_runway') }} as runway
   on daily.account = runway.account and daily.product = runway.product
-  and coalesce(daily.currency, '') = coalesce(runway.currency, '')
+  and coalesce(daily.currency, runway.currency, '') = coalesce(runway.currency, '')
 where daily.day > {{ as_of_day(-90) }} and daily.day <= {{ as_of_day() }}
 order by daily.account, daily.day
 """
@@ -247,7 +247,7 @@ def card(row: Row, svg: str) -> str:
     facts = [f"paid {amount(row['paid'], '')}, gift {amount(row['gift'], '')}"]
     if row["burn"]:
         facts.append(f"{amount(row['burn'], currency)} a day")
-    if row["runs_out_on"] and row["status"] not in {"empty", "stale"}:
+    if row["runs_out_on"] and row["status"] in {"critical", "low", "ok"}:
         facts.append(f"until {row['runs_out_on']}")
     hours = Decimal(row["age_seconds"]) / 3600
     return f"""<article class="{row["status"]}">

@@ -1,31 +1,40 @@
 """What the dbt models have to say, computed in Python from the rows alone.
 
 Written from the models' documentation, row by row and day by day, where the models' SQL works on
-sets: the two have no line in common. Amounts are integers, times 10000.
+sets: the two have no line in common. Amounts are integers, times 10000; names that end in _e6 are
+times another million.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime, timedelta
-from decimal import ROUND_DOWN, Decimal
+from datetime import datetime, time, timedelta
+from decimal import Decimal
 from itertools import groupby
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
     from datetime import date
 
     from histories import Snapshot
 
 HOUR = timedelta(hours=1)
 DAY = timedelta(days=1)
+SECOND = timedelta(seconds=1)
 GAP = HOUR * 3 / 2
 STALE = 3 * HOUR
 WINDOW = 28
+NEW = 3
 LEAST = 7
 MEMORY = 7
-DAYS = {"critical": 3, "low": 7}
+CRITICAL = 3
+LOW = 7
+TARGET = 30
+IDLE_MIN_BALANCE = 1_000
+STEP = 10_000
+HORIZON = 3650
+MILLION = 10**6
 
 Series = tuple[str, str, str | None]
 
@@ -34,6 +43,11 @@ Series = tuple[str, str, str | None]
 class Change:
     row: Snapshot
     before: Snapshot | None
+    currency: str | None
+    """The last that was known by then."""
+
+    series: Series
+    """Whose currency is the first that is known where none was known by then."""
 
     @property
     def paid(self) -> int:
@@ -57,6 +71,24 @@ class Change:
         return max(-self.paid, 0), max(self.paid, 0), max(self.gift, 0), max(-self.gift, 0)
 
     @property
+    def burn(self) -> int:
+        assert self.amounts
+        return self.amounts[0] + self.amounts[3]
+
+    @property
+    def elapsed(self) -> int:
+        assert self.before
+        return (self.row.at - self.before.at) // SECOND
+
+    @property
+    def per_hour(self) -> int:
+        return self.burn * 3600 // self.elapsed
+
+    @property
+    def label(self) -> Series:
+        return (*self.series[:2], self.currency)
+
+    @property
     def day(self) -> date:
         return (self.row.at - timedelta(seconds=1) if self.before else self.row.at).date()
 
@@ -68,20 +100,27 @@ def changes(rows: Iterable[Snapshot], as_of: datetime) -> list[Change]:
             row.key not in newest or row.observed_at > newest[row.key].observed_at
         ):
             newest[row.key] = row
+    ordered = sorted(newest.values(), key=lambda row: (row.account, row.at))
+    first: dict[tuple[str, str], str] = {}
+    for row in ordered:
+        if row.currency:
+            first.setdefault((row.account, row.product), row.currency)
     found = []
+    known: dict[tuple[str, str], str] = {}
     before: dict[Series, Snapshot] = {}
-    for row in sorted(newest.values(), key=lambda row: (row.account, row.at)):
-        found.append(Change(row, before.get(series(row))))
-        before[series(row)] = row
+    for row in ordered:
+        product = (row.account, row.product)
+        if row.currency:
+            known[product] = row.currency
+        series = (*product, known.get(product, first.get(product)))
+        found.append(Change(row, before.get(series), known.get(product), series))
+        before[series] = row
     return found
-
-
-def series(row: Snapshot) -> Series:
-    return row.account, row.product, row.currency
 
 
 @dataclass(frozen=True)
 class Day:
+    currency: str | None
     coverage: str
     changes: list[Change]
 
@@ -96,6 +135,10 @@ class Day:
         return self.amounts[0] + self.amounts[3]
 
     @property
+    def highest_per_hour(self) -> int | None:
+        return max((change.per_hour for change in self.changes if change.before), default=None)
+
+    @property
     def ends(self) -> tuple[int, int, int, int]:
         """Paid balance at the opening and the close, then gift balance."""
         first, last = self.changes[0], self.changes[-1].row
@@ -107,12 +150,17 @@ def daily(found: Iterable[Change], as_of: datetime) -> dict[tuple[Series, date],
     days: dict[tuple[Series, date], Day] = {}
     by_series: dict[Series, list[Change]] = {}
     for change in found:
-        by_series.setdefault(series(change.row), []).append(change)
+        by_series.setdefault(change.series, []).append(change)
     for key, own in by_series.items():
         by_day = {day: list(group) for day, group in groupby(own, lambda change: change.day)}
+        known = min((change.day for change in own if change.currency), default=None)
         day = min(by_day)
         while day <= as_of.date():
-            days[key, day] = Day(_coverage(day, by_day.get(day, []), as_of), by_day.get(day, []))
+            days[key, day] = Day(
+                key[2] if known and day >= known else None,
+                _coverage(day, by_day.get(day, []), as_of),
+                by_day.get(day, []),
+            )
             day += DAY
     return days
 
@@ -120,7 +168,7 @@ def daily(found: Iterable[Change], as_of: datetime) -> dict[tuple[Series, date],
 def _coverage(day: date, own: list[Change], as_of: datetime) -> str:
     if not own:
         return "unknown"
-    begin = datetime(day.year, day.month, day.day)  # noqa: DTZ001
+    begin = midnight(day)
     known_from = (own[0].before or own[0].row).at
     until = own[-1].row.at
     measured = (
@@ -131,95 +179,303 @@ def _coverage(day: date, own: list[Change], as_of: datetime) -> str:
     return "complete" if measured and day < as_of.date() else "partial"
 
 
+def midnight(day: date) -> datetime:
+    return datetime.combine(day, time())
+
+
+@dataclass(frozen=True)
+class Rate:
+    """What is known on a day of what the days from it on will burn."""
+
+    complete_days: int
+    highest: int
+    per_day: int
+    ahead_e6: list[int]
+    """Of that day and the six after it."""
+
+    noise: int
+    change: int
+
+    @property
+    def low_factor_4e6(self) -> int:
+        return 4_200_000 + 5 * self.noise + 2 * self.change
+
+    @property
+    def high_factor_4e6(self) -> int:
+        return 4_200_000 + 2 * self.noise + 3 * self.change
+
+    def need_e6(self, days_200ths: int, begun: int) -> int:
+        """What so many 200ths of a day burn from `begun` seconds after midnight on."""
+        burned = [self._burned(days_200ths, start) for start in (0, 1)]
+        return (burned[0] * (86_400 - begun) + burned[1] * begun) // (86_400 * 200)
+
+    def _burned(self, days_200ths: int, start: int) -> int:
+        total = 0
+        position = start
+        while days_200ths > 0:
+            share = min(days_200ths, 200)
+            total += self.ahead_e6[position % 7] * share
+            days_200ths -= share
+            position += 1
+        return total
+
+    def seconds(self, amount: int, begun: int) -> int | None:
+        """How long an amount lasts, walked day by day; None where that is without end."""
+        if amount <= 0:
+            return 0
+        week = sum(self.ahead_e6) * 86_400
+        if not week:
+            return None
+        goal = amount * 86_400 * MILLION + begun * self.ahead_e6[0]
+        weeks, rest = divmod(goal, week)
+        gone = 0
+        for ahead, burn in enumerate(self.ahead_e6):
+            if gone + burn * 86_400 >= rest:
+                part = (rest - gone) // burn if burn else 0
+                return 7 * 86_400 * weeks + 86_400 * ahead + part - begun
+            gone += burn * 86_400
+        raise AssertionError
+
+
+def rate(known: Mapping[date, int], day: date) -> Rate | None:
+    """The estimate of one day, from the complete days before it."""
+    ages = [age for age in range(1, WINDOW + 1) if day - age * DAY in known]
+    if len(ages) < NEW:
+        return None
+    burn = {age: known[day - age * DAY] for age in ages}
+    highest = max(burn.values())
+    second = sorted(burn.values())[-2]
+    if second:
+        top = next(age for age in ages if burn[age] == highest)
+        burn[top] = second
+    by_weekday = [[burn[age] for age in ages if -age % 7 == ahead] for ahead in range(7)]
+    means = [sum(own) * MILLION // len(own) if own else None for own in by_weekday]
+    existing = [mean for mean in means if mean is not None]
+    typical = sum(existing) // len(existing)
+
+    def expected(age: int) -> int:
+        mean = means[-age % 7]
+        assert mean is not None
+        return mean
+
+    def ratio(part: Sequence[int]) -> int:
+        return sum(burn[age] for age in part) * MILLION**2 // sum(map(expected, part))
+
+    last = [age for age in ages if age <= 7]
+    older = [age for age in ages if age > 7]
+    last_ratio = older_ratio = 0
+    if typical:
+        usable = len(last) >= 3 and any(map(expected, last))
+        last_ratio = ratio(last if usable else ages)
+        usable = len(older) >= 3 and any(map(expected, older))
+        older_ratio = ratio(older) if usable else last_ratio
+    deviation = sum(
+        abs(
+            burn[age] * MILLION
+            - (expected(age) if len(ages) >= 10 else typical)
+            * (last_ratio if age <= 7 else older_ratio)
+            // MILLION
+        )
+        for age in ages
+    ) // len(ages)
+    differs = abs(last_ratio - older_ratio)
+    weight = MILLION // 4
+    if differs:
+        weight = MILLION
+        if deviation:
+            weight = min(max(4 * differs * typical // (10 * deviation), MILLION // 4), MILLION)
+    both = (older_ratio * (MILLION - weight) + last_ratio * weight) // MILLION
+    per_day_e6 = typical * both // MILLION
+    smaller = min(last_ratio, older_ratio)
+    change = 0
+    if differs:
+        change = min(differs * MILLION // smaller, 2 * MILLION) if smaller else 2 * MILLION
+    return Rate(
+        len(ages),
+        highest,
+        -(-typical * both // MILLION**2),
+        [(typical if mean is None else mean) * both // MILLION for mean in means],
+        min(deviation * MILLION // per_day_e6, 2 * MILLION) if per_day_e6 else 0,
+        change,
+    )
+
+
 @dataclass(frozen=True)
 class Runway:
     status: str
     complete_days: int
-    burn: tuple[int, int, int] | None
-    """Per day: the rate, its low and its high estimate."""
-
+    per_day: int | None
     days_left: tuple[Decimal | None, Decimal | None, Decimal | None]
-    """By the rate, by the high estimate and without gifts, by the low estimate."""
+    """The days, and the range's low and high end."""
 
     runs_out_on: date | None
+    surge_hours_left: Decimal | None
+    top_up: int | None
 
 
 def runway(
     found: list[Change], days: Mapping[tuple[Series, date], Day], as_of: datetime
 ) -> dict[str, Runway]:
-    answers = {}
-    for name, group in groupby(found, lambda change: change.row.account):
-        rows = [change.row for change in group]
-        last = rows[-1]
-        known = {
-            day: entry.burn
-            for (key, day), entry in days.items()
-            if key == series(last) and entry.coverage == "complete"
+    by_account: dict[str, list[Change]] = {}
+    for change in found:
+        by_account.setdefault(change.row.account, []).append(change)
+    return {name: _Account(own, days, as_of).runway() for name, own in by_account.items()}
+
+
+def _decided(pairs: Iterable[tuple[int, int]], *, otherwise: bool) -> bool:
+    """Of amounts and what is needed: whether one falls short, or all exceed it by 20%."""
+    pairs = list(pairs)
+    if any(have < need for have, need in pairs):
+        return True
+    return otherwise and not all(have * 10 >= need * 12 for have, need in pairs)
+
+
+def _critical(then: Rate, row: Snapshot, begun: int) -> list[tuple[int, int]]:
+    if then.complete_days < LEAST:
+        return [(row.total, CRITICAL * then.highest)]
+    cautious = then.need_e6(CRITICAL * 100, begun) * then.low_factor_4e6
+    pairs = [
+        (row.total * MILLION, then.need_e6(CRITICAL * 200, begun)),
+        (min(row.total, row.paid) * 4 * MILLION**2, cautious),
+    ]
+    if not then.per_day and row.total < IDLE_MIN_BALANCE:
+        pairs.append((row.total, IDLE_MIN_BALANCE))
+    return pairs
+
+
+def _low(then: Rate, row: Snapshot, begun: int) -> list[tuple[int, int]]:
+    if then.complete_days < LEAST:
+        return [(0, 1)]
+    return [(row.total * MILLION, then.need_e6(LOW * 200, begun))]
+
+
+class _Account:
+    """One account, at one time."""
+
+    def __init__(
+        self, own: list[Change], days: Mapping[tuple[Series, date], Day], as_of: datetime
+    ) -> None:
+        self.as_of = as_of
+        self.today = as_of.date()
+        series = own[-1].series
+        self.changes = [change for change in own if change.series == series]
+        self.last = own[-1].row
+        self.days = {day: entry for (key, day), entry in days.items() if key == series}
+        self.known = {
+            day: entry.burn for day, entry in self.days.items() if entry.coverage == "complete"
         }
-        burn = _burn(known, as_of.date())
-        # A switch with two thresholds for each level, moved by one snapshot after the other. One
-        # that none has moved is on.
-        levels = dict.fromkeys(DAYS, True)
+        self.rate = rate(self.known, self.today)
+        self.begun = max((self.last.at - midnight(self.today)) // SECOND, 0)
+
+    def levels(self) -> tuple[bool, bool]:
+        """Whether it is critical, and low.
+
+        Each is a switch with two thresholds, moved by one snapshot after the other. One that none
+        has moved is on.
+        """
+        critical = low = True
         moments = [
-            (row.at.date(), row.total)
-            for row in rows
-            if series(row) == series(last) and row.at.date() >= as_of.date() - MEMORY * DAY
+            (change.row.at, change.row)
+            for change in self.changes
+            if change.row.at.date() >= self.today - MEMORY * DAY
         ]
-        for day, total in [*moments, (as_of.date(), last.total)]:
-            rate = _burn(known, day)
-            for level, threshold in DAYS.items():
-                if rate and total < threshold * rate[0]:
-                    levels[level] = True
-                elif rate and total * 10 >= threshold * 12 * rate[0]:
-                    levels[level] = False
-        if as_of - last.observed_at > STALE:
+        if self.last.at < midnight(self.today):
+            moments.append((midnight(self.today), self.last))
+        for at, row in moments:
+            then = rate(self.known, at.date())
+            if then:
+                begun = (at - midnight(at.date())) // SECOND
+                critical = _decided(_critical(then, row, begun), otherwise=critical)
+                low = _decided(_low(then, row, begun), otherwise=low)
+        if not self.rate:
+            return False, False
+        return critical, low and self.rate.complete_days >= LEAST
+
+    def surge(self) -> tuple[int | None, int]:
+        """Seconds left by the surge rule or, of a new account, at its pace; and that pace a day."""
+        recent = [
+            change
+            for change in self.changes
+            if change.before and change.row.at > self.as_of - 28 * HOUR
+        ]
+        total = self.last.total
+        if len(recent) < 2 or total <= 0:
+            return None, 0
+        pace = min(change.per_hour for change in recent[-2:])
+        if not pace:
+            return None, 0
+        last_day = [change for change in recent if change.row.at > self.last.at - DAY]
+        burn = sum(change.burn for change in last_day)
+        if not self.rate:
+            elapsed = sum(change.elapsed for change in last_day)
+            per_day = max(24 * pace, burn * 86_400 // elapsed)
+            left = total * 86_400 // per_day if total < CRITICAL * per_day else None
+            return left, per_day
+        window = [
+            entry
+            for day, entry in self.days.items()
+            if self.today - WINDOW * DAY <= day < self.today
+        ]
+        usual_hour = _second([entry.highest_per_hour or 0 for entry in window])
+        usual_day = _second([entry.burn for entry in window if entry.coverage == "complete"])
+        if pace * 4 > usual_hour * 5 and total < 24 * CRITICAL * pace:
+            return total * 3600 // pace, 0
+        if burn * 2 > usual_day * 3 and total < CRITICAL * burn:
+            return total * 86_400 // burn, 0
+        return None, 0
+
+    def runway(self) -> Runway:
+        critical, low = self.levels()
+        surge, pace = self.surge()
+        total, paid = self.last.total, min(self.last.total, self.last.paid)
+        spent = bool(self.rate and self.rate.per_day == 0 and total < IDLE_MIN_BALANCE)
+        if self.as_of - self.last.observed_at >= STALE + SECOND:
             status = "stale"
-        elif last.total <= 0:
+        elif total <= 0:
             status = "empty"
-        elif not burn:
-            status = "accumulating"
+        elif critical:
+            status = "critical"
+        elif not self.rate or self.rate.complete_days < LEAST:
+            status = "accumulating" if surge is None else "critical"
         else:
-            status = next((level for level, on in levels.items() if on), "ok")
+            status = "low" if low else "ok"
         left: tuple[Decimal | None, Decimal | None, Decimal | None] = (None, None, None)
-        if burn:
-            left = (
-                _lasts(last.total, burn[0]),
-                _lasts(min(last.total, last.paid), burn[2]),
-                _lasts(last.total, burn[1]),
-            )
-        answers[name] = Runway(
+        seconds = None
+        target = pace * TARGET
+        if self.rate:
+            target = -(-self.rate.need_e6(TARGET * 200, self.begun) // MILLION)
+            seconds = self.rate.seconds(total, self.begun)
+            low_seconds = self.rate.seconds(paid, self.begun)
+            if low_seconds is not None:
+                low_seconds = low_seconds * 4 * MILLION // self.rate.low_factor_4e6
+            lows = [one for one in (low_seconds, surge) if one is not None]
+            high = None if seconds is None else -(-seconds * self.rate.high_factor_4e6 // 4_000_000)
+            left = (_tenths(seconds), _tenths(min(lows, default=None)), _tenths(high, up=True))
+        if spent:
+            left = (Decimal(0), Decimal(0), Decimal(0))
+            seconds = 0
+            target = IDLE_MIN_BALANCE
+        missing = target - (total if total < target else paid)
+        known = seconds is not None and seconds <= HORIZON * 86_400
+        return Runway(
             status,
-            len(_window(known, as_of.date())),
-            burn,
+            len([day for day in self.known if self.today - WINDOW * DAY <= day < self.today]),
+            self.rate.per_day if self.rate else None,
             left,
-            None
-            if left[0] is None
-            else (last.at + timedelta(seconds=int(left[0] * 86_400))).date(),
+            (self.last.at + seconds * SECOND).date() if known and seconds is not None else None,
+            None if surge is None else Decimal(surge // 360) / 10,
+            -(-missing // STEP) * STEP
+            if status in {"empty", "critical", "low"} and missing > 0
+            else None,
         )
-    return answers
 
 
-def _window(known: Mapping[date, int], day: date) -> list[int]:
-    return sorted(burn for when, burn in known.items() if day - WINDOW * DAY <= when < day)
+def _second(values: Iterable[int]) -> int:
+    ordered = sorted(values)
+    return ordered[-2] if len(ordered) > 1 else 0
 
 
-def _burn(known: Mapping[date, int], day: date) -> tuple[int, int, int] | None:
-    costs = _window(known, day)
-    count = len(costs)
-    if count < LEAST:
+def _tenths(seconds: int | None, *, up: bool = False) -> Decimal | None:
+    if seconds is None or seconds > HORIZON * 86_400:
         return None
-    # Where all days but the dearest are free, the dearest counts as it is.
-    rate = -(-sum([*costs[:-1], costs[-2] or costs[-1]]) // count)
-    return (
-        rate,
-        min(costs[-(-count // 4) - 1], rate),
-        max(costs[-(-count * 3 // 4) - 1], rate),
-    )
-
-
-def _lasts(total: int, per_day: int) -> Decimal | None:
-    if total <= 0:
-        return Decimal(0)
-    if not per_day or Decimal(total) / per_day > 3650:
-        return None
-    return (Decimal(total) / per_day).quantize(Decimal("0.1"), ROUND_DOWN)
+    return Decimal(-(-seconds // 8640) if up else seconds // 8640) / 10

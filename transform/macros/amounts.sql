@@ -1,22 +1,30 @@
-{#- Amounts: integers, times 10000. They are never divided where a remainder could be lost. -#}
+{#- Amounts: whole numbers, times 10000. -#}
 
-{#- Wide enough for the difference of any two 64-bit integers. -#}
+{#- Wide enough for products of amounts and millionths; the Snowflake emulator of the tests has
+    64 bits for 38 digits. -#}
 {% macro type_amount() -%}
-  numeric(38, 0)
+  numeric(37, 0)
 {%- endmacro %}
 
-{#- x / y for whole numbers that are not negative, rounded down or up, without a fraction. -#}
+{#- x / y for whole numbers that are not negative, rounded down. -#}
 {% macro divided_down(x, y) -%}
-  cast((({{ x }}) - mod({{ x }}, {{ y }})) / ({{ y }}) as {{ type_amount() }})
+  {{ adapter.dispatch('divided_down', 'tap_balance')(x, y) }}
 {%- endmacro %}
 
+{% macro default__divided_down(x, y) -%}
+  cast((({{ x }}) - mod({{ x }}, {{ y }})) / ({{ y }}) as {{ tap_balance.type_amount() }})
+{%- endmacro %}
+
+{% macro postgres__divided_down(x, y) -%}
+  div({{ x }}, {{ y }})
+{%- endmacro %}
+
+{#- The same, rounded up. -#}
 {% macro divided_up(x, y) -%}
-  (
-    {{ divided_down(x, y) }} + case when mod({{ x }}, {{ y }}) > 0 then 1 else 0 end
-  )
+  {{ tap_balance.divided_down('(' ~ x ~ ') + (' ~ y ~ ') - 1', y) }}
 {%- endmacro %}
 
-{#- An amount as a decimal with its four places, for people. -#}
+{#- An amount as an exact decimal. -#}
 {% macro decimal_of(amount10000) -%}
   cast({{ amount10000 }} * 0.0001 as numeric(38, 4))
 {%- endmacro %}

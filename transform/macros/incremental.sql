@@ -1,92 +1,106 @@
 {#- What an incremental run reads again. -#}
 
-{#- The time from which on this model's rows are made anew: its newest row's, less the lookback.
-    It is asked for before the query is written, because a planner that sees a literal uses an index. -#}
-{% macro made_anew_since(column) %}
+{#- The time from which this model's rows are rebuilt: its newest row's, less the lookback. It is
+    queried before the statement is written, because a planner that sees a literal uses an index. -#}
+{% macro rebuilt_since(column) %}
   {%- if not execute -%}
     {{ return(none) }}
   {%- endif -%}
-  {%- set newest = run_query('select max(' ~ column ~ ') from ' ~ this).columns[0].values()[0] -%}
+  {%- set newest = run_query(
+    'select max(' ~ column ~ ') as newest from ' ~ this.render()
+  ).columns[0].values()[0] -%}
   {%- if newest is none -%}
     {{ return(modules.datetime.datetime(1970, 1, 1)) }}
   {%- endif -%}
-  {%- if newest > as_of_datetime() -%}
-    {%- do exceptions.raise_compiler_error(
-      'as_of lies before what is built; add --full-refresh: ' ~ this ~ ' goes to ' ~ newest
-      ~ ', as_of is ' ~ as_of_datetime()
+  {%- if newest > tap_balance.as_of_datetime() -%}
+    {%- do tap_balance.refuse(
+      'as_of is earlier than what has been built; add --full-refresh: ' ~ this.render()
+      ~ ' ends at ' ~ newest ~ ', as_of is ' ~ tap_balance.as_of_datetime()
     ) -%}
   {%- endif -%}
-  {{ return(newest - modules.datetime.timedelta(hours=var('lookback_hours'))) }}
+  {{ return(newest - modules.datetime.timedelta(hours=tap_balance.settings()['lookback_hours'])) }}
 {% endmacro %}
 
-{#- Postgres: the loaded table has an index on its key alone, so that "the newest hour" would mean
-    reading all of it. A user who may not add one loses time, nothing else. To create one keeps
-    loaders out, even where `if not exists` then finds it: so it is looked for first, and added in a
-    transaction of its own. -#}
-{% macro index_source() -%}
-  {%- if target.type == 'postgres' and var('index_source') -%}
-    {%- set table = source('tap_balance', 'balance').include(database=false) -%}
-    do $$
-    begin
-      if not exists (
-        select
-        from pg_index
-        inner join pg_attribute
-          on attrelid = indrelid and attnum = indkey[0] and attname = 'snapshot_at'
-        where indrelid = to_regclass({{ text_literal(table) }}) and indisvalid and indpred is null
-      ) then
-        create index if not exists balance_snapshot_at on {{ table }} (snapshot_at);
-      end if;
-    exception
-      when insufficient_privilege or wrong_object_type then
-        raise notice 'no index on the snapshots'' time: %', sqlerrm;
-    end
-    $$
+{#- The first day whose rate can differ from the one that was built: the day after the first that
+    int_tap_balance__days has rebuilt. None where all have to be built. -#}
+{% macro rates_since(memory_days) %}
+  {%- if not execute -%}
+    {{ return(none) }}
   {%- endif -%}
+  {%- set oldest = run_query('select min(day) as oldest from ' ~ this.render()).columns[0].values()[0] -%}
+  {%- set wanted = tap_balance.as_of_datetime() - modules.datetime.timedelta(days=memory_days) -%}
+  {%- if oldest is none or oldest > wanted.date() -%}
+    {{ return(none) }}
+  {%- endif -%}
+  {%- set since = tap_balance.rebuilt_since('built_to') - modules.datetime.timedelta(seconds=1) -%}
+  {{ return(since + modules.datetime.timedelta(days=1)) }}
+{% endmacro %}
+
+{#- An error where the rows of this model come from another table than the one that is read now. -#}
+{% macro refuse_another_source() %}
+  {%- if execute -%}
+    {%- set other = run_query(
+      'select source_key from ' ~ this.render() ~ ' where snapshot_at = (select max(snapshot_at) from '
+      ~ this.render() ~ ') and source_key <> ' ~ tap_balance.source_key() ~ ' limit 1'
+    ) -%}
+    {%- if other.rows | length -%}
+      {%- do tap_balance.refuse(
+        'the source is another table than the one that ' ~ this.render()
+        ~ ' was built from; add --full-refresh to rebuild it from '
+        ~ source('tap_balance', 'balance').include(database=true).render()
+      ) -%}
+    {%- endif -%}
+  {%- endif -%}
+{% endmacro %}
+
+{#- For each account and product of the newest snapshots, the last row of this model before `moment`,
+    and the last one in each of their currencies. -#}
+{% macro snapshots_before(moment, columns) -%}
+  {{ adapter.dispatch('snapshots_before', 'tap_balance')(moment, columns) }}
 {%- endmacro %}
 
-{#- The last row of this model before `moment`, for each series (of account, product and currency)
-    of the CTE `snapshots`. -#}
-{% macro last_change_before(moment, columns, series) -%}
-  {{ adapter.dispatch('last_change_before', 'tap_balance')(moment, columns, series) }}
-{%- endmacro %}
-
-{#- One look into the index per series, where a window would read the whole history. -#}
-{% macro postgres__last_change_before(moment, columns, series) -%}
-  select before.*
-  from (select distinct account, product, currency from snapshots) as known
+{#- One index look-up each, where a window would read the whole history. -#}
+{% macro postgres__snapshots_before(moment, columns) -%}
+  select distinct earlier.*
+  from (
+    select account, product, cast(null as text) as currency from changing_attempts
+    union
+    select account, product, currency from changing_attempts
+  ) as known
   cross join lateral (
     select {{ columns }}
-    from {{ this }} as history
+    from {{ this.render() }} as history
     where
       history.account = known.account
       and history.product = known.product
-      and coalesce(history.currency, '') = coalesce(known.currency, '')
+      and (known.currency is null or history.currency = known.currency)
       and history.snapshot_at < {{ moment }}
     order by history.snapshot_at desc
     limit 1
-  ) as before
+  ) as earlier
 {%- endmacro %}
 
-{% macro default__last_change_before(moment, columns, series) -%}
+{% macro default__snapshots_before(moment, columns) -%}
   select {{ columns }}
-  from {{ this }}
-  where snapshot_at < {{ moment }} and account in (select account from snapshots)
-  qualify row_number() over (partition by {{ series }} order by snapshot_at desc) = 1
+  from {{ this.render() }}
+  where snapshot_at < {{ moment }} and account in (select account from changing_attempts)
+  qualify
+    row_number() over (partition by account, product order by snapshot_at desc) = 1
+    or row_number() over (partition by account, product, currency order by snapshot_at desc) = 1
 {%- endmacro %}
 
-{#- Postgres: a table just made has no statistics until autovacuum comes by, and without them the
-    next model takes minutes in place of a second. -#}
+{#- Postgres: a new table has no statistics until autovacuum analyzes it, and without them the next
+    model takes minutes instead of a second. -#}
 {% macro analyze_once() -%}
   {%- if target.type == 'postgres' -%}
     do $$
     begin
       if not exists (
         select from pg_stats
-        where schemaname = {{ text_literal(this.schema) }}
-          and tablename = {{ text_literal(this.identifier) }}
+        where schemaname = {{ tap_balance.text_literal(this.schema) }}
+          and tablename = {{ tap_balance.text_literal(this.identifier) }}
       ) then
-        analyze {{ this }};
+        analyze {{ this.render() }};
       end if;
     end
     $$
@@ -95,15 +109,56 @@
   {%- endif -%}
 {%- endmacro %}
 
-{#- Postgres: the incremental strategy `replace`, which is dbt's delete+insert with a condition that
-    uses the index; dbt's own makes the planner read the whole table. -#}
-{% macro get_incremental_replace_sql(arg_dict) -%}
-  {%- set key = arg_dict['unique_key'] -%}
-  {%- set columns = get_quoted_csv(arg_dict['dest_columns'] | map(attribute='name')) -%}
-  delete from {{ arg_dict['target_relation'] }}
-  where {{ key }} = any (array(select distinct {{ key }} from {{ arg_dict['temp_relation'] }}));
+{#- The table balance_changes of version 0.1, or none. -#}
+{% macro old_changes(database, schema) %}
+  {%- set found = adapter.get_relation(database, schema, 'balance_changes') -%}
+  {{ return(found if found and found.is_table else none) }}
+{% endmacro %}
 
-  insert into {{ arg_dict['target_relation'] }} ({{ columns }})
-  select {{ columns }}
-  from {{ arg_dict['temp_relation'] }}
+{#- An error where a view is about to replace a table of version 0.1, with all its history. -#}
+{% macro refuse_old_tables() %}
+  {%- if execute and not load_relation(this) -%}
+    {%- set old = tap_balance.old_changes(this.database, this.schema) -%}
+    {%- if old -%}
+      {%- do tap_balance.refuse(
+        old.render() ~ ' was built by an earlier version; run `dbt run-operation upgrade_tables`'
+      ) -%}
+    {%- endif -%}
+  {%- endif -%}
+{% endmacro %}
+
+{#- Keep the history of version 0.1: `dbt run-operation upgrade_tables`, then build as usual. -#}
+{% macro upgrade_tables() %}
+  {%- set node = graph.nodes['model.tap_balance.int_tap_balance__snapshots'] -%}
+  {%- set old = tap_balance.old_changes(node.database, node.schema) -%}
+  {%- set new = api.Relation.create(
+    database=node.database, schema=node.schema, identifier=node.alias, type='table'
+  ) -%}
+  {%- if not old -%}
+    {%- do log('nothing to upgrade in ' ~ node.schema, info=true) -%}
+  {%- elif load_relation(new) -%}
+    {%- do tap_balance.refuse(new.render() ~ ' exists already; drop it to upgrade ' ~ old.render()) -%}
+  {%- else -%}
+    {%- for column in [
+      'elapsed_seconds', 'is_gap', 'spend10000', 'top_up10000', 'gift_granted10000',
+      'gift_used_or_expired10000'
+    ] -%}
+      {%- do run_query('alter table ' ~ old.render() ~ ' drop column ' ~ column) -%}
+    {%- endfor -%}
+    {%- do run_query(
+      'alter table ' ~ old.render() ~ ' add column source_key integer default ' ~ tap_balance.source_key()
+    ) -%}
+    {%- do adapter.rename_relation(old, new) -%}
+    {%- set daily = adapter.get_relation(node.database, node.schema, 'balance_daily') -%}
+    {%- if daily and daily.is_table -%}
+      {%- do adapter.drop_relation(daily) -%}
+    {%- endif -%}
+    {%- do run_query('commit') -%}
+    {%- do log(old.render() ~ ' is now ' ~ new.render() ~ '; the rest is rebuilt by dbt build', info=true) -%}
+  {%- endif -%}
+{% endmacro %}
+
+{#- Postgres writes the expressions of a CTE out wherever they are used, unless it is told not to. -#}
+{% macro materialized() -%}
+  {{ 'materialized' if target.type == 'postgres' }}
 {%- endmacro %}

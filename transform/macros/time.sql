@@ -83,3 +83,29 @@
       input => array_generate_range(0, datediff('day', {{ first_day }}, {{ last_day }}) + 1)
     ) as later
 {%- endmacro %}
+
+{#- Whether snapshots are missing between two: more than one and a half intervals have passed. -#}
+{% macro is_gap(previous_snapshot_at, snapshot_at) -%}
+  2 * {{ seconds_between(previous_snapshot_at, snapshot_at) }}
+  > 3 * {{ settings()['snapshot_interval_seconds'] }}
+{%- endmacro %}
+
+{#- What was burned between two snapshots, per hour, rounded down. -#}
+{% macro hourly(burn10000, previous_snapshot_at, snapshot_at) -%}
+  {{ divided_down(
+    '(' ~ burn10000 ~ ') * 3600', 'nullif(' ~ seconds_between(previous_snapshot_at, snapshot_at) ~ ', 0)'
+  ) }}
+{%- endmacro %}
+
+{#- Whole days from one date to a later one. -#}
+{% macro days_between(earlier, later) -%}
+  {{ adapter.dispatch('days_between', 'tap_balance')(earlier, later) }}
+{%- endmacro %}
+
+{% macro postgres__days_between(earlier, later) -%}
+  ({{ later }} - {{ earlier }})
+{%- endmacro %}
+
+{% macro snowflake__days_between(earlier, later) -%}
+  datediff('day', {{ earlier }}, {{ later }})
+{%- endmacro %}

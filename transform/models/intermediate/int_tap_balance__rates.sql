@@ -1,0 +1,246 @@
+{#- One row per account and judged day: what each of the seven days from then on will burn.
+
+    Judged are today and the days whose snapshots are replayed for the statuses. Amounts are x 10000,
+    those whose name ends in _e6 times another million; rates and ratios are in millionths. -#}
+{{
+  config(
+    materialized='incremental',
+    incremental_strategy='delete+insert',
+    unique_key='day',
+    on_schema_change='append_new_columns',
+    indexes=[{'columns': ['day']}],
+    post_hook='{{ analyze_once() }}',
+  )
+}}
+{%- set memory_days = settings()['memory_days'] %}
+{%- set since = rates_since(memory_days) if is_incremental() %}
+{%- set first_day = as_of_day(-memory_days) %}
+{%- if since %}
+  {#- Today in any case: an account can have come back. -#}
+  {%- set first_day = 'greatest(' ~ first_day ~ ', least(' ~ as_of_day() ~ ', ' ~ date_literal(since) ~ '))' %}
+{%- endif %}
+{%- set million = 1000000 %}
+{%- set weekdays = range(7) %}
+
+with latest as (
+  select account, product, currency, first_currency, snapshot_at
+  from {{ ref('int_tap_balance__latest') }}
+),
+
+days as (
+  select account, product, currency, day, burn10000
+  from {{ ref('int_tap_balance__days') }}
+  where
+    coverage = 'complete'
+    and day >= {{ days_after(first_day, -28) }}
+    and day < {{ as_of_day() }}
+),
+
+newest as (
+  select max(snapshot_at) as snapshot_at from latest
+),
+
+judged as (
+  {{ each_day('latest', first_day, as_of_day()) }}
+),
+
+past as (
+  select
+    judged.account,
+    judged.day,
+    {{ days_between('days.day', 'judged.day') }} as age,
+    cast(days.burn10000 as {{ type_amount() }}) as burn10000
+  from judged
+  inner join days
+    on
+      {{ same_series('days', 'judged') }}
+      and judged.day > days.day
+      and {{ days_after('judged.day', -28) }} <= days.day
+),
+
+placed as (
+  select
+    past.*,
+    mod(28 - age, 7) as ahead,
+    row_number() over (partition by account, day order by burn10000 desc, age) as place,
+    lead(burn10000) over (partition by account, day order by burn10000 desc, age) as next10000
+  from past
+),
+
+-- The highest day is capped at the second highest, unless that one burned nothing.
+capped as (
+  select
+    account,
+    day,
+    age,
+    ahead,
+    burn10000 as uncapped10000,
+    case when place = 1 and next10000 > 0 then next10000 else burn10000 end as burn10000
+  from placed
+),
+
+sums as (
+  select
+    account,
+    day,
+    count(*) as complete_days,
+    max(uncapped10000) as highest10000,
+    sum(case when age <= 7 then burn10000 else 0 end) as last_burn10000,
+    sum(case when age > 7 then burn10000 else 0 end) as older_burn10000,
+    sum(case when age <= 7 then 1 else 0 end) as last_days,
+    sum(case when age > 7 then 1 else 0 end) as older_days
+    {%- for k in weekdays %},
+    sum(case when ahead = {{ k }} then burn10000 end) as burn_{{ k }},
+    sum(case when ahead = {{ k }} then 1 else 0 end) as days_{{ k }},
+    sum(case when ahead = {{ k }} and age <= 7 then 1 else 0 end) as last_days_{{ k }}
+    {%- endfor %}
+  from capped
+  group by account, day
+),
+
+means as (
+  select
+    sums.*
+    {%- for k in weekdays %},
+    {{ divided_down('burn_' ~ k ~ ' * ' ~ million, 'nullif(days_' ~ k ~ ', 0)') }} as mean_{{ k }}_e6
+    {%- endfor %}
+  from sums
+  where complete_days >= 3
+),
+
+expected as (
+  select
+    means.*,
+    {{ divided_down(
+      sum_of(weekdays, 'coalesce(mean_#_e6, 0)'), sum_of(weekdays, 'least(days_#, 1)')
+    ) }} as typical_e6,
+    {{ sum_of(weekdays, 'last_days_# * coalesce(mean_#_e6, 0)') }} as last_expected_e6,
+    {{ sum_of(weekdays, '(days_# - last_days_#) * coalesce(mean_#_e6, 0)') }} as older_expected_e6
+  from means
+),
+
+-- How the last week, and the three before it, compare with the means.
+last_ratios as (
+  select
+    expected.*,
+    case
+      when last_days >= 3 and last_expected_e6 > 0
+        then {{ divided_down(
+          'last_burn10000 * ' ~ million * million, 'nullif(last_expected_e6, 0)'
+        ) }}
+      when typical_e6 > 0
+        then {{ divided_down(
+          '(last_burn10000 + older_burn10000) * ' ~ million * million,
+          'nullif(last_expected_e6 + older_expected_e6, 0)'
+        ) }}
+      else 0
+    end as last_ratio
+  from expected
+),
+
+ratios as (
+  select
+    last_ratios.*,
+    case
+      when older_days >= 3 and older_expected_e6 > 0
+        then {{ divided_down(
+          'older_burn10000 * ' ~ million * million, 'nullif(older_expected_e6, 0)'
+        ) }}
+      else last_ratio
+    end as older_ratio
+  from last_ratios
+),
+
+-- How far the days are from that: the mean of the distances.
+deviations as (
+  select
+    ratios.account,
+    ratios.day,
+    {{ divided_down(
+      'sum(abs(capped.burn10000 * ' ~ million ~ ' - '
+      ~ divided_down(
+        'case when complete_days < 10 then typical_e6'
+        ~ case_of(weekdays, 'when capped.ahead = # then mean_#_e6')
+        ~ ' end * case when capped.age <= 7 then last_ratio else older_ratio end',
+        million
+      ) ~ '))', 'count(*)'
+    ) }} as deviation_e6
+  from ratios
+  inner join capped on ratios.account = capped.account and ratios.day = capped.day
+  group by ratios.account, ratios.day
+),
+
+-- The weight of the last week: a quarter where nothing has changed, all where it clearly has.
+weights as (
+  select
+    ratios.*,
+    deviations.deviation_e6,
+    abs(last_ratio - older_ratio) as difference,
+    case
+      when last_ratio = older_ratio then {{ million // 4 }}
+      when deviation_e6 = 0 then {{ million }}
+      else least({{ million }}, greatest({{ million // 4 }}, {{ divided_down(
+        '4 * abs(last_ratio - older_ratio) * typical_e6', 'nullif(10 * deviation_e6, 0)'
+      ) }}))
+    end as weight
+  from ratios
+  inner join deviations on ratios.account = deviations.account and ratios.day = deviations.day
+),
+
+rated as (
+  select
+    weights.*,
+    {{ divided_down(
+      'older_ratio * (' ~ million ~ ' - weight) + last_ratio * weight', million
+    ) }} as ratio
+  from weights
+),
+
+scaled as (
+  select rated.*, {{ divided_down('typical_e6 * ratio', million) }} as burn_per_day_e6
+  from rated
+),
+
+uncertain as (
+  select
+    scaled.*,
+    case
+      when burn_per_day_e6 > 0
+        then least({{ 2 * million }}, {{ divided_down(
+          'deviation_e6 * ' ~ million, 'nullif(burn_per_day_e6, 0)'
+        ) }})
+      else 0
+    end as noise,
+    case
+      when least(last_ratio, older_ratio) > 0
+        then least({{ 2 * million }}, {{ divided_down(
+          'difference * ' ~ million, 'nullif(least(last_ratio, older_ratio), 0)'
+        ) }})
+      when difference > 0 then {{ 2 * million }}
+      else 0
+    end as change
+  from scaled
+)
+
+select
+  latest.account,
+  latest.product,
+  latest.currency,
+  sums.day,
+  newest.snapshot_at as built_to,
+  cast(sums.complete_days as integer) as complete_days,
+  cast(sums.highest10000 as {{ type_amount() }}) as highest10000,
+  cast({{ divided_up('typical_e6 * ratio', million * million) }} as {{ type_amount() }})
+    as burn_per_day10000,
+  {%- for k in weekdays %}
+  cast({{ divided_down('coalesce(mean_' ~ k ~ '_e6, typical_e6) * ratio', million) }}
+    as {{ type_amount() }}) as ahead_{{ k }}_e6,
+  {%- endfor %}
+  -- The factors of the range, in quarters of a millionth: 1.05 + 1.25 noise + 0.5 change, and
+  -- 1.05 + 0.5 noise + 0.75 change.
+  cast({{ 4200000 }} + 5 * noise + 2 * change as {{ type_amount() }}) as low_factor_4e6,
+  cast({{ 4200000 }} + 2 * noise + 3 * change as {{ type_amount() }}) as high_factor_4e6
+from sums
+inner join latest on sums.account = latest.account
+left join uncertain on sums.account = uncertain.account and sums.day = uncertain.day
+cross join newest

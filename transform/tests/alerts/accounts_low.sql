@@ -1,3 +1,0 @@
--- Accounts to top up soon.
-{{ config(severity='warn') }}
-{{ alert(['low']) }}

@@ -1,0 +1,3 @@
+-- Warns in `dbt test` of accounts that need a person soon.
+{{ config(tags=['alert'], severity='warn') }}
+{{ alerts_of('warn') }}
