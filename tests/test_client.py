@@ -47,6 +47,7 @@ def test_one_get_with_basic_gives_the_amounts() -> None:
     assert sent.body is None
 
 
+@pytest.mark.usefixtures("clock")
 @pytest.mark.parametrize(
     ("status", "code", "tries", "words"),
     [
@@ -130,6 +131,7 @@ def test_a_wait_beyond_max_elapsed_ends_the_tries_at_once(
     assert clock.waited == 0
 
 
+@pytest.mark.usefixtures("clock")
 def test_a_page_instead_of_json_is_retried_and_then_an_error() -> None:
     with mocked_api() as api:
         api.register_uri("GET", URL, text="<html>log in</html>")
@@ -176,6 +178,7 @@ def test_a_message_that_holds_the_secret_in_disguise_is_not_shown(disguised: str
     assert safe_text("50% off + more", secrets_of(account)) == "50% off + more"
 
 
+@pytest.mark.usefixtures("clock")
 def test_the_host_that_refuses_is_named() -> None:
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
@@ -231,6 +234,7 @@ def test_netrc_never_speaks_for_an_account(
         assert api.last_request.headers["Authorization"] == f"Basic {BASIC}"
 
 
+@pytest.mark.usefixtures("clock")
 def test_a_connection_that_breaks_is_tried_again() -> None:
     with mocked_api() as api:
         api.register_uri("GET", URL, [{"exc": requests.ConnectionError}, {"json": SMS}])
