@@ -144,6 +144,8 @@ def _x10000(body: dict[str, Any], name: str, *, places: int) -> int:
         msg = f"`{name}` is missing"
         raise WrongShapeError(msg)
     value = body[name]
+    if type(value) is int and places == 0 and _SMALLEST <= value <= _LARGEST:
+        return value
     wanted = "a whole number" if places == 0 else f"a decimal with {places} places"
     msg = f"`{name}` is not {wanted}"
     too_large = f"`{name}` does not fit in 64 bits"
@@ -172,7 +174,7 @@ def _agrees(twin: Any, value10000: int) -> bool:  # noqa: ANN401
     """Whether a floating-point twin is what the exact amount becomes as a double."""
     if isinstance(twin, bool) or not isinstance(twin, (int, Decimal)):
         return False
-    return float(twin) == float(exact_decimal(value10000))
+    return float(twin) == value10000 / 10_000
 
 
 def _integer(text: str) -> int | Decimal:

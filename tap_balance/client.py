@@ -65,14 +65,12 @@ class BalanceClient:
             context = transport.tls_context()
             self._session.mount("https://", transport.Adapter(hosts, connections, context))
         self._proxies = {url: _proxies_for(url) for url in urls}
-        headers = {
+        self._headers = {
             "Accept": "application/json",
             "User-Agent": f"tap-balance/{version('tap-balance')}",
         }
-        # Prepared once and copied for each account: preparing costs as much as sending.
-        self._requests = {
-            url: requests.Request("GET", url, headers=headers).prepare() for url in urls
-        }
+        # As `requests` writes them; preparing each request costs as much as sending it.
+        self._urls = {url: requests.Request("GET", url).prepare().url for url in urls}
 
     def close(self) -> None:
         """Close the connections."""
@@ -89,7 +87,10 @@ class BalanceClient:
             AccountError: The response is not a balance, or none came. It is a `RetriableError`
                 if another attempt may help.
         """
-        request = authenticator_for(account)(self._requests[account.url].copy())
+        request = requests.PreparedRequest()
+        request.method, request.url = "GET", self._urls[account.url]
+        authorization = authenticator_for(account).auth_headers
+        request.headers = self._headers | authorization  # type: ignore[assignment]
         # Not `Session.send`: it stores cookies, and looks at where a redirect leads.
         adapter = self._session.get_adapter(account.url)
         with transport.attempt.limited_to(seconds) as attempt:

@@ -284,10 +284,14 @@ class Adapter(HTTPAdapter):
         """Take a response without its cookies: some crash the parser, and none is ever sent."""
         response = requests.Response()
         response.status_code = resp.status
-        response.headers.update(resp.headers)
+        response.headers = resp.headers
         response.raw = resp
         response.request = req
         return response
+
+    def request_url(self, request: Any, proxies: Any) -> str:  # noqa: ANN401, ARG002
+        """Return the path alone: no request goes through a proxy without a tunnel."""
+        return str(request.path_url)
 
     def cert_verify(self, conn: Any, url: str, verify: Any, cert: Any) -> None:  # noqa: ANN401, ARG002
         """Leave the CAs to the shared context, instead of loading them again per connection."""
