@@ -20,8 +20,6 @@ BODY = json.dumps({
     "total_balance10000": 143456, "total_balance": 14.3456,
 }).encode()  # fmt: skip
 HEAD = "HTTP/1.1 {} X\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n"
-EVERY = 100
-"""One answer of so many is slow, where the tail is asked for."""
 
 
 def answer(status: int, body: bytes) -> bytes:
@@ -71,7 +69,7 @@ class Connection(asyncio.Protocol):
             self._counters.requests += 1
             number = self._counters.requests
             latency: float = self._options.latency
-            if self._options.tail and number % EVERY == 0:
+            if self._options.tail and number % self._options.every == 0:
                 latency *= self._options.tail
             failing = self._options.errors and number % self._options.errors == 0
             reply = BAD if failing else GOOD
@@ -106,8 +104,11 @@ async def serve(options: argparse.Namespace) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--latency", type=float, default=0.0, metavar="SECONDS")
-    parser.add_argument("--tail", type=float, default=0.0, metavar="TIMES", help="of 1%%")
-    parser.add_argument("--errors", type=int, default=0, metavar="N", help="one answer of N is 500")
+    parser.add_argument(
+        "--tail", type=float, default=0.0, metavar="TIMES", help="of some responses"
+    )
+    parser.add_argument("--every", type=int, default=100, metavar="N", help="one of N is slow")
+    parser.add_argument("--errors", type=int, default=0, metavar="N", help="one of N is 500")
     parser.add_argument("--tls", type=Path, metavar="FILE", help="where to write the CA")
     asyncio.run(serve(parser.parse_args()))
 
