@@ -301,6 +301,9 @@ def test_two_loads_of_one_interval_at_once(
         says("two loads at once", counted(rows, expected_rows(accounts, at)))
 
 
+@pytest.mark.parametrize(
+    "destination", [label for label in LABELS if "meltano" not in label], indirect=True
+)
 def test_load_methods(
     destination: Destination, bank: Bank, says: Callable[[str, str], None]
 ) -> None:
