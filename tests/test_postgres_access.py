@@ -81,7 +81,7 @@ def connect_as(role: str, database: embedded.Postgres) -> embedded.Postgres:
 
 def run_dbt(role: str, database: str, server: embedded.Postgres, folder: Path) -> str:
     done = subprocess.run(
-        [ROOT / ".venvs" / "dbt" / "bin" / "dbt", "build", "--selector", "models"],
+        [ROOT / ".venvs" / "dbt" / "bin" / "dbt", "build"],
         cwd=ROOT / "transform",
         env=os.environ
         | {name: str(folder) for name in ("HOME", "DBT_TARGET_PATH", "DBT_LOG_PATH")}
