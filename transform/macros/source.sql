@@ -38,7 +38,8 @@
     not be mixed. -#}
 {% macro source_key() -%}
   {%- set name = [
-    var('tap_balance_database') or target.database, var('tap_balance_schema'),
+    var('tap_balance_database') or target.database,
+    (var('source_schema', none) if project_name == 'tap_balance') or var('tap_balance_schema'),
     var('tap_balance_table')
   ] | join('.') | lower -%}
   {{ local_md5(name)[:7] | int(0, 16) }}
