@@ -140,8 +140,13 @@ def _entries(settings: Mapping[str, Any]) -> Iterable[tuple[str, Mapping[str, An
             f"{', '.join(missing)}: not set; set dev_key and dev_secret, or accounts, or "
             "accounts_file"
         )
-        unread = [variable_of(name) for name in ("accounts", _FILE, *missing)]
-        if unread := [variable for variable in unread if os.environ.get(variable)]:
+        names = [name for name in ("accounts", _FILE, *missing) if settings.get(name) is None]
+        unread = [
+            variable
+            for variable in map(variable_of, names)
+            if os.environ.get(variable, "") not in {"", "null"}
+        ]
+        if unread:
             msg += f"; {', '.join(unread)} in the environment: only read with --config=ENV"
         raise SettingsError(msg)
     return [("", {"account": "default"} | {k: v for k, v in single.items() if v is not None})]

@@ -151,17 +151,15 @@ class TapBalance(Tap):
             # Read, they are of no more use, and stream_maps may look into the tap's config.
             settings.pop("accounts", None)
         self.snapshot = snapshot_of_run(settings, began)
-        # The SDK reports here that it reads no variables, which those may read who have set them.
+        catalog = None if catalog is None else complete_catalog(catalog)
+        # The SDK reports at INFO that it reads no variables, which misleads those who set them.
         level = self.logger.level
         self.logger.setLevel(logging.WARNING)
-        # The SDK's own check would show values.
-        super().__init__(
-            config=settings,
-            catalog=None if catalog is None else complete_catalog(catalog),
-            validate_config=False,
-            **kwargs,
-        )
-        self.logger.setLevel(level)
+        try:
+            # The SDK's own check would show values.
+            super().__init__(config=settings, catalog=catalog, validate_config=False, **kwargs)
+        finally:
+            self.logger.setLevel(level)
 
     def _enabled(self, accounts: tuple[Account, ...]) -> tuple[Account, ...]:
         """Leave out the accounts that are not enabled, and report how many there are."""
