@@ -537,5 +537,5 @@ def _unknown_keys(instance: Mapping[str, Any], known: Mapping[str, Any]) -> str:
 
 
 def _shown(name: str) -> str:
-    """Show a name from a config, cut short; `ascii` tells letters apart that look alike."""
+    """Show a name from a config, cut short; `ascii` distinguishes letters that look alike."""
     return ascii(name[:40])

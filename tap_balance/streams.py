@@ -119,7 +119,7 @@ class BalanceStream(Stream):
         super().apply_catalog(catalog)
         if self.forced_replication_method not in {None, "INCREMENTAL"}:
             self.logger.warning(
-                "The catalog asks for %s: a target may then drop older snapshots, which cannot be "
+                "The catalog requests %s: a target may then drop older snapshots, which cannot be "
                 "read again. Set the replication method to INCREMENTAL.",
                 self.forced_replication_method,
             )

@@ -101,8 +101,8 @@ class TapBalance(Tap):
     package_name = "tap-balance"
     message_writer_class = StdoutWriter
     config_jsonschema: ClassVar[dict[str, Any]] = copy.deepcopy(SETTINGS)
-    # Neither BATCH, since there is one record per account, nor ACTIVATE_VERSION, which tells a
-    # target to drop the older rows.
+    # Neither BATCH, since there is one record per account, nor ACTIVATE_VERSION, which makes a
+    # target drop the older rows.
     capabilities: ClassVar[list[CapabilitiesEnum]] = [
         TapCapabilities.CATALOG,
         TapCapabilities.STATE,

@@ -141,7 +141,7 @@ def test_a_file_without_end_is_refused() -> None:
         read("/dev/zero")
 
 
-def test_letters_that_look_alike_are_told_apart() -> None:
+def test_letters_that_look_alike_are_distinguished() -> None:
     cyrillic = {"dev_s\u0435cret": "x"}
     assert unknown_settings(cyrillic, settings_schema()) == [
         "unknown setting 'dev_s\\u0435cret' ignored; did you mean 'dev_secret'?"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from graphlib import TopologicalSorter
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -52,3 +53,13 @@ def test_env_example_names_every_setting_and_no_other() -> None:
     assert [name.lower() for name in variables] == setting_names(), (
         ".env.example: add or remove the setting's line, in the order of tap_balance/config.py"
     )
+
+
+def test_no_module_imports_one_that_imports_it_not_even_for_a_type() -> None:
+    imported: dict[str, set[str]] = {}
+    for path in (ROOT / "tap_balance").glob("*.py"):
+        text = path.read_text(encoding="utf-8")
+        names = re.findall(r"from tap_balance\.(\w+) import|from tap_balance import (\w+)", text)
+        imported[path.stem] = {first or second for first, second in names}
+    assert imported["tap"] >= {"config", "accounts", "streams"}
+    TopologicalSorter(imported).prepare()  # raises CycleError
