@@ -13,7 +13,8 @@ export UV_NO_PROGRESS := 1
 export UV_SYSTEM_CERTS := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-airflow report test test-fresh test-matrix check check-snowflake audit dist bench bench-quick format lock clean
+.PHONY: help demo demo-airflow report test test-fresh test-matrix check check-snowflake audit dist bench bench-quick \
+  bench-forecasts format lock clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -69,6 +70,9 @@ bench: .venvs/dbt/ready .venvs/meltano/ready $(BENCH:%=.venvs/bench-%/ready) ## 
 bench-quick: .venv/ready .venvs/meltano/ready $(BENCH:%=.venvs/bench-%/ready) ## The same, smaller, in under two minutes
 	.venv/bin/python benchmarks/bench.py --quick
 
+bench-forecasts: .venv/ready .venvs/dbt/ready .venvs/bench-forecasts/ready ## Judge the dbt models' forecasts; writes benchmarks/FORECASTS.md
+	.venv/bin/python benchmarks/forecasts/evaluate.py
+
 format: .venv/ready ## Format the code and mend what ruff can mend
 	.venv/bin/ruff check --fix .
 	.venv/bin/ruff format .
@@ -77,6 +81,7 @@ lock: .venv/ready ## Pin the newest allowed versions anew in requirements/
 	@for group in $(LOCKS); do \
 	  $(COMPILE) --group $$group --output-file requirements/$$group.txt || exit; \
 	done
+	@$(COMPILE) --no-deps --group bench-forecasts --output-file requirements/bench-forecasts.txt
 	@$(COMPILE) pyproject.toml --output-file requirements/tap.txt
 	@$(COMPILE) pyproject.toml --group dev --output-file requirements/dev.txt
 	@$(COMPILE) pyproject.toml --resolution lowest-direct --output-file requirements/tap-lowest.txt
@@ -115,8 +120,10 @@ PLUGIN_PINS := meltano.yml $(wildcard plugins/*/*.lock) $(patsubst %,requirement
 	@$(MELTANO_INSTALL) utility dbt-postgres
 	@touch $@
 
+# Without what it depends on: only its files are read.
+.venvs/bench-forecasts/ready: WITHOUT_DEPS := --no-deps
 .venvs/%/ready: requirements/%.txt | .venv/ready
 	@echo 'Setting up .venvs/$* ...'
 	@.venv/bin/uv venv --quiet --clear --python .venv/bin/python .venvs/$*
-	@.venv/bin/uv pip install --quiet --python .venvs/$* --require-hashes -r $<
+	@.venv/bin/uv pip install --quiet --python .venvs/$* $(WITHOUT_DEPS) --require-hashes -r $<
 	@touch $@
