@@ -46,12 +46,12 @@ class Warehouse(Protocol):
 
 
 class InPostgres:
-    def __init__(self, server: embedded.Postgres) -> None:
-        self.uri = server.create_database("transform").uri
+    def __init__(self, server: embedded.Postgres, database: str = "transform") -> None:
+        self.uri = server.create_database(database).uri
         self.env = {
             "DBT_TARGET": "postgres",
             "DBT_POSTGRES_HOST": server.socket_folder,
-            "DBT_POSTGRES_DBNAME": "transform",
+            "DBT_POSTGRES_DBNAME": database,
         }
         types = {"text": "text", "time": "timestamp", "whole": "bigint"}
         with psycopg.connect(self.uri) as connection:
