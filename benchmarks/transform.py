@@ -213,6 +213,7 @@ def measure(accounts: int, hours: int) -> dict[str, str]:
         f"{'met' if share < SHARE else '**not met**'})",
         "one more hour / first build, whole commands": f"{more[1] / first[1]:.1%}",
         "peak on disk, during the first build": f"{peak[0]:.1f} GiB",
+        "load average of the machine": f"{os.getloadavg()[2]:.0f}",
     }
 
 
@@ -260,7 +261,7 @@ def section(figures: Mapping[str, str], accounts: int) -> str:
         f"{HEADING}\n\n"
         f"A year of hourly snapshots of {accounts:,} accounts in a Postgres with its default "
         f"settings, {os.cpu_count()} cores;\n{', '.join(pins)}. A run is what dbt counts from the "
-        "first statement to the last; a whole command (`dbt build`) adds\nthe start of dbt.\n\n"
+        "first statement to the last;\na whole command (`dbt build`) adds the start of dbt.\n\n"
         f"{table(figures)}"
     )
 
