@@ -45,6 +45,16 @@ def test_a_fresh_machine_has_the_same_packages_in_ci_as_in_make_test_fresh() -> 
     assert re.findall("make [a-z]+", run["run"]) == commands[1].strip("'").split("' '")
 
 
+def test_a_program_that_a_test_requires_is_listed_and_installed_in_ci() -> None:
+    sources = [path.read_text(encoding="utf-8") for path in (ROOT / "tests/support").glob("*.py")]
+    packages = re.findall(r'require_program\([^)]*package="([^"]+)"', "\n".join(sources))
+    assert "pgbouncer" in packages
+    commands = " ".join(step.get("run", "") for step in jobs()["ci/test"]["steps"]).split()
+    for package in packages:
+        assert package in commands
+        assert f"the package `{package}` |" in read("CONTRIBUTING.md")
+
+
 def test_a_release_is_what_ci_has_built_and_nothing_is_published_that_was_not_attested() -> None:
     steps = ("agree", "ci", "attest", "publish", "github-release")
     needs = {step: jobs()[f"release/{step}"].get("needs") for step in steps}
