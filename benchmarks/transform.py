@@ -64,7 +64,7 @@ SELECT account || '@' || to_char(at, 'YYYY-MM-DD"T"HH24:MI:SS"Z"'), account, 'sm
   at + interval '2 seconds', 'USD', paid, gift, paid + gift,
   paid / 10000.0, gift / 10000.0, (paid + gift) / 10000.0
 FROM generate_series({first}, {last}) AS hour
-CROSS JOIN generate_series(1, {accounts}) AS number
+CROSS JOIN generate_series(1::bigint, {accounts}) AS number
 CROSS JOIN LATERAL (
   SELECT 'account-' || number AS account, timestamp '{start}' + hour * interval '1 hour' AS at,
     mod(abs(hashint8(hour * 100003 + number)::bigint), 1000) AS luck
