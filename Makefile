@@ -13,7 +13,7 @@ export UV_NO_PROGRESS := 1
 export UV_SYSTEM_CERTS := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-airflow report test test-fresh test-matrix check check-snowflake audit dist bench bench-quick \
+.PHONY: help demo demo-airflow notify report test test-fresh test-matrix check check-snowflake audit dist bench bench-quick \
   bench-forecasts format lock clean
 
 help: ## Show this list
@@ -27,6 +27,9 @@ demo-airflow: .venv/ready .meltano/demo-ready .venvs/airflow/ready ## The same b
 
 report: .venvs/dbt/ready .venvs/report/ready ## Write output/report.html from the dbt models (connection: transform/profiles.yml)
 	.venvs/report/bin/python transform/report.py --dbt $(CURDIR)/.venvs/dbt/bin/dbt --output output/report.html
+
+notify: .venvs/dbt/ready ## Post new alerts to the services in APPRISE_URLS (connection: transform/profiles.yml; NOTIFY=--dry-run)
+	.venvs/dbt/bin/python transform/notify.py --state output/notify.json $(NOTIFY)
 
 test: .venv/ready .meltano/ready $(TESTED:%=.venvs/%/ready) ## Lint, types, all tests, as in CI on each push
 	@$(MAKE) --no-print-directory lint

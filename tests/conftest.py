@@ -240,11 +240,14 @@ class Spread(LoadScopeScheduling):
     """How pytest-xdist spreads the tests over its processes.
 
     Those of the demos and of Airflow write to the same folders, so they stay in one process; those
-    of dbt share what takes long to make; a process with one of the faults runs all of them. (The
-    marks of `--dist loadgroup` do nothing: pytest 9.2 does not read where pytest-xdist 3.8 writes.)
+    of dbt share what takes long to make, those of the package for each version of dbt; a process
+    with one of the faults runs all of them. (The marks of `--dist loadgroup` do nothing: pytest 9.2
+    does not read where pytest-xdist 3.8 writes.)
     """
 
     def _split_scope(self, nodeid: str) -> str:
+        if package := re.search(r"(test_dbt_package)\.py.*\[(1\.\d+)", nodeid):
+            return " ".join(package.groups())
         together = re.search(r"test_(airflow|demo|faults|transform)\w*\.py", nodeid)
         return together[1].replace("demo", "airflow") if together else nodeid
 

@@ -18,6 +18,7 @@ from parts import ROOT
 from runners import Destination
 from targets import Load, Postgres
 from warehouses import as_text
+from webhooks import webhooks
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -236,10 +237,10 @@ def test_what_meltano_loads_it_judges_and_an_empty_account_is_an_alert(
 ) -> None:
     now = datetime.now(timezone.utc).isoformat()
     accounts = [Account("example"), Account("empty", 0, currency="USD")]
-    with closing(Postgres(postgres)) as target:
+    with closing(Postgres(postgres)) as target, webhooks() as hooks:
         load = Load(bank.settings(accounts), now)
         assert Destination("postgres meltano", target, meltano_project).load(load) == 0
-        steps = ("dbt-postgres:build", "dbt-postgres:alert")
+        steps = ("dbt-postgres:build", "dbt-postgres:notify", "dbt-postgres:alert")
         with pytest.raises(subprocess.CalledProcessError) as ended:
             meltano_project.run(
                 "--environment=prod",
@@ -251,8 +252,11 @@ def test_what_meltano_loads_it_judges_and_an_empty_account_is_an_alert(
                     "DBT_POSTGRES_DBNAME": target.name,
                     "DBT_TARGET_PATH": str(tmp_path),
                     "DBT_LOG_PATH": str(tmp_path),
+                    "APPRISE_URLS": f"json://127.0.0.1:{hooks.port}/",
                 },
             )
+        (posted,) = hooks.taken()
+        assert posted.body["message"].startswith("new: account empty is empty: 0.00 USD at ")
         assert "ALERT (fail) account empty is empty: 0.00 USD at " in (
             ended.value.stdout + ended.value.stderr
         )

@@ -8,20 +8,19 @@ from __future__ import annotations
 
 import argparse
 import html
-import json
-import subprocess
-import sys
 from collections import Counter
 from decimal import Decimal
 from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import altair as alt
 import vl_convert
+from dbt_show import show
 
-Row = dict[str, Any]
-TRANSFORM = Path(__file__).resolve().parent
+if TYPE_CHECKING:
+    from dbt_show import Row
+
 STATUSES = {
     "empty": ("■", "nothing is left"),
     "critical": ("▲", "top up now"),
@@ -109,19 +108,6 @@ def main() -> None:
     }
     options.output.parent.mkdir(parents=True, exist_ok=True)
     options.output.write_text(page(accounts, charts), encoding="utf-8")
-
-
-def show(dbt: str, sql: str, variables: str) -> list[Row]:
-    """The rows of a query on the models; ends with dbt's own words where it fails."""
-    done = subprocess.run(  # noqa: S603
-        [dbt, "--quiet", "show", "--inline", sql, "--limit", "-1", "--output", "json",
-         "--vars", variables],
-        cwd=TRANSFORM, capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    if done.returncode:
-        sys.exit(f"dbt cannot read the models:\n{done.stdout}{done.stderr}")
-    rows: list[Row] = json.loads(done.stdout[done.stdout.index("{") :])["show"]
-    return [{name.lower(): value for name, value in row.items()} for row in rows]
 
 
 def amount(text: str, currency: str) -> str:

@@ -24,4 +24,5 @@ def definition_of(kind: str, plugin: Mapping[str, Any]) -> dict[str, Any]:
         return dict(plugin)
     path = PLUGINS / kind / f"{plugin['name']}--{plugin['variant']}.lock"
     locked: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return {**locked, **plugin}
+    commands = {**locked.get("commands", {}), **plugin.get("commands", {})}
+    return {**locked, **plugin, "commands": commands}

@@ -1,0 +1,2 @@
+select account, reason, severity, message
+from {{ ref('balance_alerts') }}
