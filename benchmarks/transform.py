@@ -239,9 +239,10 @@ def measure_large(accounts: int, hours: int) -> dict[str, str]:
     return {
         "accounts": f"{accounts:,}",
         f"snapshots of {hours / 24:.0f} days, without a primary key": f"{rows:,}",
-        f"the history, in {steps} steps, runs": f"{seconds / 60:.1f} min",
+        f"the history, steps: {steps}, runs": f"{seconds / 60:.1f} min",
         "one more hour: run, whole command (medians of 3)": f"{run:.1f} s, {command:.1f} s",
         "peak on disk": f"{peak[0]:.1f} GiB",
+        "load average of the machine": f"{os.getloadavg()[2]:.0f}",
     }
 
 
