@@ -8,7 +8,6 @@ import signal
 import threading
 import time
 from collections import deque
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, TypeAlias
@@ -35,11 +34,15 @@ Outcome: TypeAlias = "Balance | AccountError"
 PROGRESS_AFTER = 10.0
 """Seconds until a run reports its progress; then each time after twice as long."""
 
-_FAILURES = 3
-"""Accounts in a row that could not connect, in all their attempts, after which a host is down."""
+# Accounts in a row that could not connect, in all their attempts, after which a host is down; the
+# second is for a host that could be reached before.
+_FAILURES, _FAILURES_AFTER_A_CONNECTION = 3, 32
 
-_FAILURES_AFTER_A_CONNECTION = 32
-"""The same for a host that could be reached before."""
+_SAME_SIGNAL = 2.0
+"""Seconds in which another signal is the same one: Meltano and process groups send two."""
+
+_READER_GRACE = 10.0
+"""Seconds that a reader of stdout has to take what is being written when a signal comes."""
 
 
 def fetch_all(
@@ -66,118 +69,293 @@ def fetch_all(
         RunEndedError: The run is to end. What was complete has been yielded; requests in flight
             are abandoned.
     """
-    yield from _Run(client, accounts, limits, shutdown, logger).outcomes()
+    pool = _Pool(client, min(limits.max_concurrency, len(accounts)))
+    queue = _Queue(accounts, limits)
+    shutdown.wake = pool.wake
+    progress = _Progress(len(accounts), logger)
+    try:
+        while progress.left:
+            if not shutdown.requested:
+                while pool.has_place and (fetch := queue.next()):
+                    if not pool.submit(fetch):
+                        queue.put_back(fetch)
+            elif not queue.complete:
+                shutdown.check()
+            if queue.complete:
+                account, outcome = queue.complete.popleft()
+                progress.count(outcome)
+                yield account, outcome
+            wait = 0.0
+            if progress.left and not queue.complete and not shutdown.requested:
+                wait = min(progress.report(), queue.wait() if pool.has_place else float("inf"))
+            for fetch in pool.finished(wait):
+                queue.settle(fetch)
+                if isinstance(fetch.outcome, AccountError):
+                    name, number = fetch.account.name, fetch.attempts
+                    logger.debug("account %r: attempt %d: %s", name, number, fetch.outcome)
+        shutdown.check()
+    finally:
+        pool.close()
+
+
+class _Progress:
+    """Counts the accounts that are complete, and reports them now and then in a long run."""
+
+    def __init__(self, total: int, logger: logging.Logger) -> None:
+        self.left = self._total = total
+        self._failed = 0
+        self._logger = logger
+        self._began = time.monotonic()
+        self._seconds = PROGRESS_AFTER
+
+    def count(self, outcome: Outcome) -> None:
+        self.left -= 1
+        self._failed += isinstance(outcome, AccountError)
+
+    def report(self) -> float:
+        """Report if it is time to; return the seconds until it is again."""
+        seconds = time.monotonic() - self._began
+        if seconds >= self._seconds:
+            self._seconds = 2 * seconds
+            self._logger.info(
+                "progress: %d of %d accounts done (%d failed)",
+                self._total - self.left,
+                self._total,
+                self._failed,
+            )
+        return self._seconds - seconds
 
 
 @dataclass(eq=False, slots=True)
 class _Host:
-    """What the run knows about a host and port.
-
-    Attributes:
-        name: Shown to users.
-        accounts: Those without an attempt so far.
-        pending: Accounts with an attempt that are not complete.
-        in_flight: Requests.
-        resume_at: When it allows requests again, on the monotonic clock.
-        failures: Attempts in a row that could not connect.
-        exhausted: Accounts in a row that could not connect in all their attempts.
-        enough: Such accounts after which it is down.
-        slow: Whether the last attempt that ended had no response.
-    """
+    """What the run knows about a host and port."""
 
     name: str
-    accounts: deque[Account] = field(default_factory=deque)
-    pending: int = 0
+    accounts: deque[Account] = field(default_factory=deque)  # those without an attempt so far
+    pending: int = 0  # accounts with an attempt that are not complete
     in_flight: int = 0
-    resume_at: float = 0.0
-    failures: int = 0
-    exhausted: int = 0
-    enough: int = _FAILURES
-    slow: bool = False
+    resume_at: float = 0.0  # when it allows requests again, on the monotonic clock
+    failures: int = 0  # attempts in a row that could not connect
+    exhausted: int = 0  # accounts in a row that could not connect in all their attempts
+    enough: int = _FAILURES  # such accounts after which it is down
+    slow: bool = False  # whether the last attempt that ended had no response
 
     @property
     def down(self) -> bool:
-        """Whether requests to it are pointless."""
         return self.exhausted >= self.enough
 
     @property
     def doubtful(self) -> bool:
-        """Whether the pending accounts are enough to find out if it is down."""
+        """Whether the accounts that are pending will find out if it is down."""
         return self.failures >= self.enough <= self.pending
 
     def record(self, outcome: Outcome) -> None:
-        """Record how an attempt ended."""
         unreachable = isinstance(outcome, AccountError) and outcome.unreachable
-        timed_out = isinstance(outcome, RetriableError) and outcome.timed_out
-        self.slow = unreachable or timed_out
+        self.slow = unreachable or (isinstance(outcome, RetriableError) and outcome.timed_out)
         if unreachable:
             self.failures += 1
         else:
             self.failures = self.exhausted = 0
             self.enough = _FAILURES_AFTER_A_CONNECTION
-        if isinstance(outcome, RetriableError) and outcome.rate_limited:
-            resume_at = time.monotonic() + (outcome.retry_after or 0.0)
-            self.resume_at = max(self.resume_at, resume_at)
+        if isinstance(outcome, RetriableError) and outcome.rate_limited and outcome.retry_after:
+            self.resume_at = max(self.resume_at, time.monotonic() + outcome.retry_after)
 
 
 @dataclass(eq=False, slots=True)
 class _Fetch:
-    """An account with at least one attempt.
-
-    Attributes:
-        attempts: Complete ones.
-        elapsed: Seconds of these, and of the waits between them.
-        due: When the next one may begin, on the monotonic clock.
-        seconds: How long the next one may take, and then how long it took.
-        outcome: How the last one ended.
-    """
+    """An account with at least one attempt."""
 
     account: Account
     host: _Host
     attempts: int = 0
-    elapsed: float = 0.0
-    due: float = 0.0
-    seconds: float = 0.0
-    outcome: Outcome = field(default_factory=lambda: AccountError("", ""))
+    elapsed: float = 0.0  # seconds of the attempts, and of the waits between them
+    due: float = 0.0  # when the next one may begin, on the monotonic clock
+    seconds: float = 0.0  # that the next one may take, and then those that it took
+    outcome: Outcome | None = None
 
     def __lt__(self, other: _Fetch) -> bool:
         return self.due < other.due
 
 
+class _Queue:
+    """Decides which account is next, and what follows from how its attempt ended."""
+
+    def __init__(self, accounts: Sequence[Account], limits: Limits) -> None:
+        self.complete: deque[tuple[Account, Outcome]] = deque()
+        self._limits = limits
+        hosts: dict[str, _Host] = {}
+        for account in accounts:
+            name = host_of(account.url)
+            hosts.setdefault(name, _Host(name)).accounts.append(account)
+        self._hosts = deque(hosts.values())  # those with accounts that had no attempt
+        self._waiting: list[_Fetch] = []  # a heap
+        self._repeated: deque[_Fetch] = deque()
+        # An attempt after one that timed out may take all its time again, so it comes last.
+        self._timed_out: deque[_Fetch] = deque()
+
+    def wait(self) -> float:
+        """Return the seconds until `next` may find more, if no attempt ends before."""
+        now = time.monotonic()
+        times = [fetch.due for fetch in self._waiting[:1]]
+        times += [host.resume_at for host in self._hosts if host.resume_at > now]
+        return max(min(times, default=float("inf")) - now, 0.0)
+
+    def next(self) -> _Fetch | None:
+        """Take the account whose attempt is to begin."""
+        now = time.monotonic()
+        while self._waiting and self._waiting[0].due <= now:
+            fetch = heapq.heappop(self._waiting)
+            error = fetch.outcome
+            timed_out = isinstance(error, RetriableError) and error.timed_out
+            (self._timed_out if timed_out else self._repeated).append(fetch)
+        while self._repeated or self._hosts or self._timed_out:
+            found = self._repeated.popleft() if self._repeated else self._new(now)
+            if found is None and self._timed_out:
+                found = self._timed_out.popleft()
+            if found is None:
+                return None
+            pause = found.host.resume_at - now
+            if isinstance(found.outcome, RetriableError) and (found.host.down or pause > 0):
+                self._wait_or_complete(found, found.outcome, pause)
+                continue
+            found.seconds = min(
+                self._limits.request_timeout, self._limits.max_elapsed - found.elapsed
+            )
+            found.host.in_flight += 1
+            return found
+        return None
+
+    def put_back(self, fetch: _Fetch) -> None:
+        """Take back what could not begin."""
+        fetch.host.in_flight -= 1
+        self._repeated.appendleft(fetch)
+
+    def _new(self, now: float) -> _Fetch | None:
+        """Take an account that has had no attempt, from the hosts in turn.
+
+        A host without responses, or one that has its share of the places, comes last.
+        """
+        share = max(self._limits.max_concurrency // max(len(self._hosts), 1), 1)
+        last: _Host | None = None
+        for _ in range(len(self._hosts)):
+            host = self._hosts[0]
+            pause = host.resume_at - now
+            error: AccountError | None = None
+            if host.down:
+                error = host_down(host.name)
+            elif pause >= self._limits.max_elapsed:
+                error = exhausted(rate_limited(host.name, pause), 0, 0.0, self._limits)
+            if error:
+                self.complete.extend((account, error) for account in host.accounts)
+                host.accounts.clear()
+            if not host.accounts:
+                self._hosts.popleft()
+                continue
+            self._hosts.rotate(-1)
+            if pause > 0 or host.doubtful:
+                continue
+            if not host.slow and host.in_flight < share:
+                last = host
+                break
+            if last is None or host.in_flight < last.in_flight:
+                last = host
+        if last is None:
+            return None
+        last.pending += 1
+        return _Fetch(last.accounts.popleft(), last)
+
+    def settle(self, fetch: _Fetch) -> None:
+        """Decide what follows from an attempt that has ended."""
+        assert fetch.outcome is not None  # noqa: S101
+        fetch.host.in_flight -= 1
+        fetch.attempts += 1
+        fetch.elapsed += fetch.seconds
+        fetch.host.record(fetch.outcome)
+        if isinstance(fetch.outcome, RetriableError):
+            self._wait_or_complete(fetch, fetch.outcome, wait_after(fetch.outcome, fetch.attempts))
+        else:
+            self._complete(fetch, fetch.outcome)
+
+    def _wait_or_complete(self, fetch: _Fetch, error: RetriableError, wait: float) -> None:
+        more = fetch.attempts < self._limits.max_attempts and not fetch.host.down
+        if more and fetch.elapsed + wait < self._limits.max_elapsed:
+            fetch.elapsed += wait
+            fetch.due = time.monotonic() + wait
+            heapq.heappush(self._waiting, fetch)
+        else:
+            error = exhausted(error, fetch.attempts, fetch.elapsed, self._limits)
+            self._complete(fetch, error)
+
+    def _complete(self, fetch: _Fetch, outcome: Outcome) -> None:
+        host = fetch.host
+        host.pending -= 1
+        self.complete.append((fetch.account, outcome))
+        if isinstance(outcome, AccountError) and outcome.unreachable:
+            host.exhausted += 1
+            if host.exhausted == host.enough:  # those that wait for an attempt need not wait
+                for waiting in self._waiting:
+                    waiting.due = 0.0 if waiting.host is host else waiting.due
+                heapq.heapify(self._waiting)
+
+
 class _Pool:
     """Threads that make one attempt after the other, started when they are needed."""
 
-    def __init__(self, client: BalanceClient, size: int, shutdown: Shutdown) -> None:
+    def __init__(self, client: BalanceClient, size: int) -> None:
         self._client = client
-        self._shutdown = shutdown
+        self._size = size
+        self._threads = self.in_flight = 0
         self._todo: SimpleQueue[_Fetch | None] = SimpleQueue()
         self._done: SimpleQueue[_Fetch | None] = SimpleQueue()
-        self._threads = 0
-        self.size = size
-        self.in_flight = 0
+
+    @property
+    def has_place(self) -> bool:
+        return self.in_flight < self._size
 
     def submit(self, fetch: _Fetch) -> bool:
-        """Begin an attempt, unless there is no place for it."""
-        if self.in_flight == self._threads and not self._grow():
-            if self.in_flight:
-                return False
-            with self._shutdown.interrupting():  # there is no thread at all but this one
+        """Begin an attempt, unless the system has no thread for it."""
+        if self.in_flight == self._threads:
+            # Not a ThreadPoolExecutor: where the system has no thread left, its `submit` raises,
+            # and one of its threads still makes the request.
+            try:
+                threading.Thread(target=self._work, name="balance", daemon=True).start()
+                self._threads += 1
+            except RuntimeError:
+                self._size = max(self._threads, 1)
+                if self._threads:
+                    return False
                 self._attempt(fetch)
-        else:
-            self._todo.put(fetch)
+                self.in_flight += 1
+                return True
         self.in_flight += 1
+        self._todo.put(fetch)
         return True
 
-    def _grow(self) -> bool:
-        # Not a ThreadPoolExecutor: where the system has no thread left, its `submit` raises, and
-        # one of its threads makes the request all the same.
-        try:
-            threading.Thread(target=self._work, name="balance", daemon=True).start()
-        except RuntimeError:
-            self.size = max(self._threads, 1)
-            return False
-        self._threads += 1
-        return True
+    def finished(self, seconds: float) -> Iterator[_Fetch]:
+        """Yield the attempts that have ended, waiting for the first of them.
+
+        Args:
+            seconds: To wait at most.
+        """
+        wait = seconds > 0
+        while True:
+            try:
+                fetch = self._done.get(wait, seconds)
+            except Empty:
+                return
+            wait = False
+            if fetch is not None:
+                self.in_flight -= 1
+                yield fetch
+
+    def wake(self) -> None:
+        """End the waiting in `finished`; a signal's handler may call this."""
+        self._done.put(None)
+
+    def close(self) -> None:
+        """Let the threads end after their attempts."""
+        for _ in range(self._threads):
+            self._todo.put(None)
 
     def _work(self) -> None:
         while (fetch := self._todo.get()) is not None:
@@ -194,210 +372,6 @@ class _Pool:
         fetch.seconds = time.monotonic() - began
         self._done.put(fetch)
 
-    def finished(self, seconds: float) -> Iterator[_Fetch]:
-        """Yield the attempts that have ended, waiting for the first of them.
-
-        Args:
-            seconds: To wait at most.
-        """
-        try:
-            fetch = self._done.get(timeout=seconds) if seconds > 0 else self._done.get_nowait()
-            while True:
-                if fetch is not None:
-                    self.in_flight -= 1
-                    yield fetch
-                fetch = self._done.get_nowait()
-        except Empty:
-            return
-
-    def wake(self) -> None:
-        """End the waiting in `finished`; signal handlers may call this."""
-        self._done.put(None)
-
-    def close(self) -> None:
-        """Let the threads end after their attempts."""
-        for _ in range(self._threads):
-            self._todo.put(None)
-
-
-class _Run:
-    """Decides which account is next, and what follows from how its attempt ended."""
-
-    def __init__(
-        self,
-        client: BalanceClient,
-        accounts: Sequence[Account],
-        limits: Limits,
-        shutdown: Shutdown,
-        logger: logging.Logger,
-    ) -> None:
-        self._limits = limits
-        self._shutdown = shutdown
-        self._logger = logger
-        self._total = self._left = len(accounts)
-        self._failed = 0
-        self._began = self._reported_at = time.monotonic()
-        hosts: dict[str, _Host] = {}
-        for account in accounts:
-            name = host_of(account.url)
-            hosts.setdefault(name, _Host(name)).accounts.append(account)
-        self._hosts = deque(hosts.values())  # those with accounts that have had no attempt
-        self._waiting: list[_Fetch] = []  # a heap
-        self._due: deque[_Fetch] = deque()
-        self._late: deque[_Fetch] = deque()
-        self._outcomes: deque[tuple[Account, Outcome]] = deque()
-        self._pool = _Pool(client, min(limits.max_concurrency, len(accounts)), shutdown)
-
-    def outcomes(self) -> Iterator[tuple[Account, Outcome]]:
-        """Yield each account as it completes."""
-        self._shutdown.wake = self._pool.wake
-        try:
-            while self._left:
-                if not self._shutdown.requested:
-                    self._fill()
-                elif not self._outcomes:
-                    self._shutdown.check()
-                if self._outcomes:
-                    account, outcome = self._outcomes.popleft()
-                    self._left -= 1
-                    self._failed += isinstance(outcome, AccountError)
-                    yield account, outcome
-                self._report()
-                for fetch in self._pool.finished(self._seconds_to_wait()):
-                    self._settle(fetch)
-            self._shutdown.check()
-        finally:
-            self._pool.close()
-
-    def _fill(self) -> None:
-        """Begin as many attempts as there are places for."""
-        now = time.monotonic()
-        while self._waiting and self._waiting[0].due <= now:
-            fetch = heapq.heappop(self._waiting)
-            timed_out = isinstance(fetch.outcome, RetriableError) and fetch.outcome.timed_out
-            # It may take all its time once more, so those that were never requested come first.
-            (self._late if timed_out else self._due).append(fetch)
-        while self._pool.in_flight < self._pool.size and (found := self._next(now)):
-            seconds_left = self._limits.max_elapsed - found.elapsed
-            found.seconds = min(self._limits.request_timeout, seconds_left)
-            if not self._pool.submit(found):
-                self._due.appendleft(found)
-                return
-            found.host.in_flight += 1
-
-    def _next(self, now: float) -> _Fetch | None:
-        while self._due or self._hosts or self._late:
-            fetch = (
-                self._due.popleft()
-                if self._due
-                else self._new(now) or (self._late.popleft() if self._late else None)
-            )
-            if fetch is None or not isinstance(fetch.outcome, RetriableError):
-                return fetch
-            pause = fetch.host.resume_at - now
-            if not fetch.host.down and pause <= 0:
-                return fetch
-            self._retry_or_finish(fetch, fetch.outcome, pause)
-        return None
-
-    def _new(self, now: float) -> _Fetch | None:
-        """Take an account that has had no attempt, from the hosts in turn.
-
-        A host without responses, or one that has its share of the places, comes last.
-        """
-        share = max(self._limits.max_concurrency // max(len(self._hosts), 1), 1)
-        last: _Host | None = None
-        for _ in range(len(self._hosts)):
-            host = self._hosts[0]
-            pause = host.resume_at - now
-            if host.down:
-                self._finish_all(host, host_down(host.name))
-            elif pause >= self._limits.max_elapsed:
-                error = exhausted(rate_limited(host.name, pause), 0, 0.0, self._limits)
-                self._finish_all(host, error)
-            if not host.accounts:
-                self._hosts.popleft()
-                continue
-            self._hosts.rotate(-1)
-            if pause > 0 or host.doubtful:
-                continue
-            if not host.slow and host.in_flight < share:
-                return self._take(host)
-            if last is None or host.in_flight < last.in_flight:
-                last = host
-        return self._take(last) if last else None
-
-    @staticmethod
-    def _take(host: _Host) -> _Fetch:
-        host.pending += 1
-        return _Fetch(host.accounts.popleft(), host)
-
-    def _finish_all(self, host: _Host, error: AccountError) -> None:
-        self._outcomes.extend((account, error) for account in host.accounts)
-        host.accounts.clear()
-
-    def _settle(self, fetch: _Fetch) -> None:
-        """Decide what follows from the attempt that has just ended."""
-        fetch.host.in_flight -= 1
-        fetch.attempts += 1
-        fetch.elapsed += fetch.seconds
-        fetch.host.record(fetch.outcome)
-        if isinstance(fetch.outcome, AccountError):
-            self._logger.debug(
-                "account %r: attempt %d: %s", fetch.account.name, fetch.attempts, fetch.outcome
-            )
-        if isinstance(fetch.outcome, RetriableError):
-            self._retry_or_finish(fetch, fetch.outcome, wait_after(fetch.outcome, fetch.attempts))
-        else:
-            self._finish(fetch, fetch.outcome)
-
-    def _retry_or_finish(self, fetch: _Fetch, error: RetriableError, wait: float) -> None:
-        limits = self._limits
-        if (
-            fetch.attempts < limits.max_attempts
-            and fetch.elapsed + wait < limits.max_elapsed
-            and not fetch.host.down
-        ):
-            fetch.elapsed += wait
-            fetch.due = time.monotonic() + wait
-            heapq.heappush(self._waiting, fetch)
-        else:
-            self._finish(fetch, exhausted(error, fetch.attempts, fetch.elapsed, limits))
-
-    def _finish(self, fetch: _Fetch, outcome: Outcome) -> None:
-        host = fetch.host
-        host.pending -= 1
-        self._outcomes.append((fetch.account, outcome))
-        if isinstance(outcome, AccountError) and outcome.unreachable:
-            host.exhausted += 1
-            if host.exhausted == host.enough:  # those that wait for an attempt need not wait
-                for waiting in self._waiting:
-                    waiting.due = 0.0 if waiting.host is host else waiting.due
-                heapq.heapify(self._waiting)
-
-    def _seconds_to_wait(self) -> float:
-        if self._outcomes or self._shutdown.requested or not self._left:
-            return 0.0
-        now = time.monotonic()
-        times = [self._next_report]
-        times += [fetch.due for fetch in self._waiting[:1]]
-        times += [host.resume_at for host in self._hosts if host.resume_at > now]
-        return max(min(times) - now, 0.0)
-
-    @property
-    def _next_report(self) -> float:
-        return self._reported_at + max(self._reported_at - self._began, PROGRESS_AFTER)
-
-    def _report(self) -> None:
-        if time.monotonic() >= self._next_report:
-            self._reported_at = time.monotonic()
-            self._logger.info(
-                "progress: %d of %d accounts done (%d failed)",
-                self._total - self._left,
-                self._total,
-                self._failed,
-            )
-
 
 def _defect(error: Exception) -> AccountError:
     """Turn a defect of the tap into an error; its text is left out, since it may hold a secret."""
@@ -409,13 +383,6 @@ def _defect(error: Exception) -> AccountError:
         f"the tap failed with {type(error).__name__}{where}",
         "This is a defect; please report this line.",
     )
-
-
-_SAME_SIGNAL = 2.0
-"""Seconds in which another signal is the same one: Meltano and process groups send two."""
-
-_READER_GRACE = 10.0
-"""Seconds that a reader of stdout has to take what is being written when a signal comes."""
 
 
 class Shutdown:
@@ -432,14 +399,9 @@ class Shutdown:
         self._requested_at = 0.0
         self._exit_status = 0
         self._message = ""
-        self._interrupting = False
 
     def handle_signal(self, signum: int) -> None:
-        """End the run in order; another signal after two seconds ends the process on the spot.
-
-        Raises:
-            RunEndedError: The main thread was waiting for a response itself.
-        """
+        """End the run in order; another signal after two seconds ends the process on the spot."""
         if self.requested:
             if time.monotonic() - self._requested_at > _SAME_SIGNAL:
                 os._exit(self._exit_status)
@@ -453,8 +415,6 @@ class Shutdown:
             signal.signal(signal.SIGALRM, lambda *_: os._exit(self._exit_status))
             signal.setitimer(signal.ITIMER_REAL, _READER_GRACE)
         self.wake()
-        if self._interrupting:
-            self.check()
 
     def check(self) -> None:
         """Raise if the run is to end.
@@ -464,13 +424,3 @@ class Shutdown:
         """
         if self.requested:
             raise RunEndedError(self._message, self._exit_status)
-
-    @contextmanager
-    def interrupting(self) -> Iterator[None]:
-        """Let a signal end, at once, what the main thread does inside."""
-        self._interrupting = True
-        try:
-            self.check()
-            yield
-        finally:
-            self._interrupting = False

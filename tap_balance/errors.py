@@ -92,9 +92,6 @@ class AccountsFailedError(Exception):
         count: How many.
     """
 
-    def __init__(self, count: int) -> None:
-        super().__init__(count)
-
 
 class RunEndedError(BaseException):
     """The run has to end at once: a signal came, or nobody reads stdout any more.
@@ -112,72 +109,61 @@ class RunEndedError(BaseException):
 
 
 class _Rule(NamedTuple):
-    retriable: bool
     meaning: str
     next_step: str
 
 
 _LATER = "This usually resolves by the next run; if it persists, contact EngageLab support."
-TOO_MANY = "Lower max_concurrency or run less often."
-"""What to do when the API answers 429."""
-
+_TOO_MANY = "Lower max_concurrency or run less often."
 _CHECK_KEY = (
     "Check dev_key and dev_secret of this account, and that base_url belongs to its product."
 )
-_CHECK_QUOTES = (
-    "Check dev_key and dev_secret of this account (quotes in a file for `docker run --env-file` "
-    "become part of the value), and that base_url belongs to its product."
-)
 _CHECK_URL = "Check base_url and product of this account."
+_CHECK_NETWORK = (
+    "Check the network from this machine, base_url, and HTTPS_PROXY and NO_PROXY if there is a "
+    "proxy."
+)
 
 # "EngageLab SMS: Query Balance", table of errors. The same code means different things under
 # different HTTP statuses (2002), so a rule needs both; (status, None) is for codes not listed.
 RULES: dict[tuple[int, int | None], _Rule] = {
-    (500, 1000): _Rule(retriable=True, meaning="internal error of the API", next_step=_LATER),
-    (401, 2001): _Rule(
-        retriable=False,
-        meaning="authentication failed: wrong key or secret",
-        next_step=_CHECK_QUOTES,
-    ),
+    (500, 1000): _Rule("internal error of the API", _LATER),
+    (401, 2001): _Rule("authentication failed: wrong key or secret", _CHECK_KEY),
     (401, 2002): _Rule(
-        retriable=False,
-        meaning="authentication failed: the key has expired or is disabled",
-        next_step="Enable the key or create a new one in the EngageLab console.",
+        "authentication failed: the key has expired or is disabled",
+        "Enable the key or create a new one in the EngageLab console.",
     ),
     (403, 2002): _Rule(
-        retriable=False,
-        meaning="the merchant of this account has been deleted",
-        next_step="Remove the account from the settings, or ask EngageLab to restore it.",
+        "the merchant of this account has been deleted",
+        "Remove the account from the settings, or ask EngageLab to restore it.",
     ),
     (403, 2004): _Rule(
-        retriable=False,
-        meaning="the key may not call this API",
-        next_step="Give the key access to the balance API in the EngageLab console.",
+        "the key may not call this API",
+        "Give the key access to the balance API in the EngageLab console.",
     ),
-    (200, None): _Rule(
-        retriable=False, meaning="an error instead of a balance", next_step=_CHECK_KEY
-    ),
-    (401, None): _Rule(retriable=False, meaning="authentication failed", next_step=_CHECK_QUOTES),
+    (200, None): _Rule("an error instead of a balance", _CHECK_KEY),
+    (401, None): _Rule("authentication failed", _CHECK_KEY),
     (403, None): _Rule(
-        retriable=False,
-        meaning="access refused",
-        next_step="Check the key's permissions and its IP allow-list in the EngageLab console.",
+        "access refused",
+        "Check the key's permissions and its IP allow-list in the EngageLab console.",
     ),
-    (404, None): _Rule(retriable=False, meaning="no such address", next_step=_CHECK_URL),
-    (408, None): _Rule(retriable=True, meaning="request timeout", next_step=_LATER),
-    (425, None): _Rule(retriable=True, meaning="too early", next_step=_LATER),
-    (429, None): _Rule(retriable=True, meaning="too many requests", next_step=TOO_MANY),
-    (500, None): _Rule(retriable=True, meaning="the server failed", next_step=_LATER),
-    (502, None): _Rule(retriable=True, meaning="bad gateway", next_step=_LATER),
-    (503, None): _Rule(retriable=True, meaning="service unavailable", next_step=_LATER),
-    (504, None): _Rule(retriable=True, meaning="gateway timeout", next_step=_LATER),
+    (404, None): _Rule("no such address", _CHECK_URL),
+    (408, None): _Rule("request timeout", _LATER),
+    (425, None): _Rule("too early", _LATER),
+    (429, None): _Rule("too many requests", _TOO_MANY),
+    (500, None): _Rule("the server failed", _LATER),
+    (502, None): _Rule("bad gateway", _LATER),
+    (503, None): _Rule("service unavailable", _LATER),
+    (504, None): _Rule("gateway timeout", _LATER),
 }
-REDIRECT = _Rule(
-    retriable=False, meaning="a redirect, which is never followed", next_step=_CHECK_URL
-)
-UNEXPECTED = _Rule(retriable=False, meaning="an unexpected status", next_step=_CHECK_URL)
-_NEVER_RETRIED = {501, 505}
-"""What these report of the server (not implemented, HTTP version) does not change by itself."""
+REDIRECT = _Rule("a redirect, which is never followed", _CHECK_URL)
+UNEXPECTED = _Rule("an unexpected status", _CHECK_URL)
+_NEVER_RETRIED = {501, 505}  # not implemented, HTTP version: neither changes by itself
+
+
+def _is_retriable(status: int) -> bool:
+    server_error = 500 <= status < 600 and status not in _NEVER_RETRIED  # noqa: PLR2004
+    return server_error or status in {408, 425, 429}
 
 
 def api_error(
@@ -209,14 +195,10 @@ def api_error(
     if message:
         happened += f" ({message})"
     happened += f": {rule.meaning}"
-    if rule.retriable:
-        return RetriableError(
-            happened,
-            rule.next_step,
-            retry_after=retry_after,
-            rate_limited=status == requests.codes.too_many,
-        )
-    return AccountError(happened, rule.next_step)
+    if not _is_retriable(status):
+        return AccountError(happened, rule.next_step)
+    limited = status == requests.codes.too_many
+    return RetriableError(happened, rule.next_step, retry_after=retry_after, rate_limited=limited)
 
 
 def safe_text(text: str, secrets: tuple[str, ...]) -> str:
@@ -251,10 +233,6 @@ def _unwrapped(text: str) -> Iterator[str]:
 
 # By OpenSSL's number (X509_V_ERR_... in x509_vfy.h), since its words change with its version.
 _CERTIFICATE_DATES = {9: "certificate is not yet valid", 10: "certificate has expired"}
-_CHECK_NETWORK = (
-    "Check the network from this machine, base_url, and HTTPS_PROXY and NO_PROXY if there is a "
-    "proxy."
-)
 # Looked up in this order: the first kind that is among the causes names the failure. Without a
 # connection, these:
 _NOT_CONNECTED: tuple[tuple[type[BaseException], str], ...] = (
@@ -350,7 +328,7 @@ def rate_limited(host: str, seconds: float) -> RetriableError:
     """
     return RetriableError(
         f"{host} is rate limiting (it sent Retry-After for another account)",
-        TOO_MANY,
+        _TOO_MANY,
         retry_after=seconds,
     )
 

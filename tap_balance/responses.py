@@ -85,11 +85,6 @@ def _amounts_in(body: bytes, product: Product) -> amounts.Amounts:
 
 
 def _not_a_balance(reason: str) -> AccountError:
-    """Make the error for a response with status 200 that is not a balance.
-
-    Args:
-        reason: What is wrong with it, without amounts.
-    """
     return AccountError(
         f"HTTP 200, but not a balance: {reason}",
         "No record is written. Check base_url and product of this account; "

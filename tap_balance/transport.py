@@ -44,19 +44,12 @@ _TOLERANCE = 0.1
 
 
 class Attempt(threading.local):
-    """What this thread's attempt has come to; connections read and update it.
+    """What this thread's attempt has come to; connections read and update it."""
 
-    Attributes:
-        deadline: When it has to be complete, on the monotonic clock.
-        connected: Whether the request was sent, so that the host can be reached.
-        reused: Whether the connection has served a request before.
-        received: Bytes of the response.
-    """
-
-    deadline = float("inf")
-    connected = False
-    reused = False
-    received = 0
+    deadline = float("inf")  # on the monotonic clock
+    connected = False  # whether the request was sent, so that the host can be reached
+    reused = False  # whether the connection has served a request before
+    received = 0  # bytes of the response
 
     @contextmanager
     def limited_to(self, seconds: float) -> Iterator[Self]:
@@ -102,7 +95,7 @@ class _Reader(io.RawIOBase):
     def readable(self) -> bool:
         return True
 
-    def readinto(self, buffer: Any) -> int:  # noqa: ANN401
+    def readinto(self, buffer: Any) -> int:
         seconds = attempt.remaining
         timeout = self._socket.gettimeout()
         # Each change is a call to the system; most responses come long before it matters.
@@ -123,7 +116,7 @@ class _Reader(io.RawIOBase):
 class _Response(http.client.HTTPResponse):
     """A response, without the interim ones (1xx) before it: `http.client` skips only 100."""
 
-    def __init__(self, sock: socket.socket, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401
+    def __init__(self, sock: socket.socket, *args: Any, **kwargs: Any) -> None:
         super().__init__(sock, *args, **kwargs)
         raw = self.fp.detach()
         self.fp = io.BufferedReader(_Reader(raw, sock))
@@ -153,12 +146,12 @@ class _Connection(HTTPConnection):
                 raise ProxyError(msg, error) from error
         return _connect(self._dns_host, self.port, self.socket_options)
 
-    def request(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401
+    def request(self, *args: Any, **kwargs: Any) -> None:
         attempt.reused, self._used = self._used, True
         attempt.received = 0
         super().request(*args, **kwargs)
 
-    def getresponse(self) -> Any:  # noqa: ANN401
+    def getresponse(self) -> Any:
         attempt.connected = True
         return super().getresponse()
 
@@ -167,7 +160,7 @@ class _Connection(HTTPConnection):
         super().close()
 
 
-def _connect(host: str, port: int, options: Any) -> socket.socket:  # noqa: ANN401
+def _connect(host: str, port: int, options: Any) -> socket.socket:
     """Connect to the first address of a host that accepts.
 
     All addresses share the time of the attempt. The look-up of the name takes what the system
@@ -197,11 +190,11 @@ def _with_deadline(kind: type[Any]) -> type[Any]:
 class _TLSSocket(ssl.SSLSocket):
     """TLS that keeps the deadline where no `_Reader` receives."""
 
-    def do_handshake(self, *args: Any) -> None:  # noqa: ANN401
+    def do_handshake(self, *args: Any) -> None:
         self.settimeout(attempt.remaining)
         super().do_handshake(*args)
 
-    def recv(self, *args: Any, **kwargs: Any) -> bytes:  # noqa: ANN401
+    def recv(self, *args: Any, **kwargs: Any) -> bytes:
         self.settimeout(attempt.remaining)  # TLS within the TLS of a proxy is received this way
         return super().recv(*args, **kwargs)
 
@@ -213,19 +206,12 @@ class _ReplaceStale(Retry):
     a new connection: everything else is an attempt of the account.
     """
 
-    def increment(  # type: ignore[override]
-        self,
-        method: str | None = None,
-        url: str | None = None,
-        response: Any = None,  # noqa: ANN401
-        error: Exception | None = None,
-        **kwargs: Any,  # noqa: ANN401
-    ) -> Retry:
+    def increment(self, *args: Any, **kwargs: Any) -> Retry:  # type: ignore[override]
         stale = attempt.reused and not attempt.received
-        if stale and isinstance(error, (ProtocolError, SSLError)):
+        if stale and isinstance(kwargs.get("error"), (ProtocolError, SSLError)):
             attempt.reused = False
             return self
-        return super().increment(method, url, response, error, **kwargs)
+        return super().increment(*args, **kwargs)
 
 
 class Adapter(HTTPAdapter):
@@ -247,25 +233,17 @@ class Adapter(HTTPAdapter):
             pool_block=True,
         )
 
-    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401
+    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
         """Create the pools of direct connections."""
-        super().init_poolmanager(*args, **kwargs | self._tls())
+        super().init_poolmanager(*args, **kwargs | {"ssl_context": self._context})
 
-    def proxy_manager_for(self, proxy: str, **kwargs: Any) -> Any:  # noqa: ANN401
+    def proxy_manager_for(self, proxy: str, **kwargs: Any) -> Any:
         """Create the pools of connections through a proxy."""
         if self._context and proxy.lower().startswith("https"):
             kwargs["proxy_ssl_context"] = self._context
-        return super().proxy_manager_for(proxy, **kwargs | self._tls())
+        return super().proxy_manager_for(proxy, **kwargs | {"ssl_context": self._context})
 
-    def _tls(self) -> dict[str, Any]:
-        return {"ssl_context": self._context} if self._context else {}
-
-    def get_connection_with_tls_context(
-        self,
-        request: requests.PreparedRequest,
-        *args: Any,  # noqa: ANN401
-        **kwargs: Any,  # noqa: ANN401
-    ) -> Any:  # noqa: ANN401
+    def get_connection_with_tls_context(self, request: Any, *args: Any, **kwargs: Any) -> Any:
         """Find the pool for a URL, whose connections keep the deadline."""
         pool = self._pools.get(request.url)
         if pool is None:
@@ -280,7 +258,7 @@ class Adapter(HTTPAdapter):
             pool.close()
         super().close()
 
-    def build_response(self, req: Any, resp: Any) -> requests.Response:  # noqa: ANN401
+    def build_response(self, req: Any, resp: Any) -> requests.Response:
         """Take a response without its cookies: some crash the parser, and none is ever sent."""
         response = requests.Response()
         response.status_code = resp.status
@@ -289,11 +267,11 @@ class Adapter(HTTPAdapter):
         response.request = req
         return response
 
-    def request_url(self, request: Any, proxies: Any) -> str:  # noqa: ANN401, ARG002
+    def request_url(self, request: Any, proxies: Any) -> str:  # noqa: ARG002
         """Return the path alone: no request goes through a proxy without a tunnel."""
         return str(request.path_url)
 
-    def cert_verify(self, conn: Any, url: str, verify: Any, cert: Any) -> None:  # noqa: ANN401, ARG002
+    def cert_verify(self, conn: Any, url: str, verify: Any, cert: Any) -> None:  # noqa: ARG002
         """Leave the CAs to the shared context, instead of loading them again per connection."""
         conn.cert_reqs = "CERT_REQUIRED"
 

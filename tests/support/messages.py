@@ -41,11 +41,11 @@ class Source:
 
     @cached_property
     def next_steps(self) -> set[str]:
-        """The texts that tell what to do next: second arguments of errors, and `next_step`."""
+        """What to do next: second arguments of errors and rules, and `next_step`."""
         nodes: list[ast.expr] = []
         for tree in self._trees:
             for node in ast.walk(tree):
-                if isinstance(node, ast.Call) and _name(node.func).endswith("Error"):
+                if isinstance(node, ast.Call) and _name(node.func).endswith(("Error", "_Rule")):
                     nodes += node.args[1:2]
                 if isinstance(node, ast.keyword) and node.arg == "next_step":
                     nodes.append(node.value)
