@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import sys
 from importlib.resources import files
 from typing import IO, TYPE_CHECKING, Any, ClassVar
 
@@ -63,6 +64,7 @@ class BalanceStream(Stream):
     # lose this run's records, so the order is not compared with it.
     is_sorted = True
     check_sorted = False
+    STATE_MSG_FREQUENCY = sys.maxsize  # one STATE, after the last record
 
     def __init__(
         self,
