@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 import marts
 import pytest
+import yaml
 from bank import Account
 from modelled import CHANGES
 from parts import ROOT
 from runners import Destination
 from targets import Load, Postgres
-from warehouses import as_text
+from warehouses import TRANSFORM, as_text, dbt_in
 from webhooks import webhooks
 
 if TYPE_CHECKING:
@@ -35,6 +36,18 @@ pytestmark = pytest.mark.e2e
 
 def ordered(rows: Iterable[Row]) -> list[Row]:
     return sorted(rows, key=lambda row: tuple("" if value is None else value for value in row))
+
+
+def test_the_unit_tests_pass_with_every_variable_fixed(history: History, tmp_path: Path) -> None:
+    project = TRANSFORM / "integration_tests"
+    fixed, given = (
+        yaml.safe_load((folder / "dbt_project.yml").read_text(encoding="utf-8"))["vars"]
+        for folder in (project, TRANSFORM)
+    )
+    assert fixed == given
+    done = dbt_in(project, history.warehouse, tmp_path, "test", "--select", "test_type:unit")
+    assert done.returncode == 0, done.stdout
+    assert "PASS=16 WARN=0 ERROR=0 SKIP=0" in done.stdout
 
 
 def test_changes_are_what_python_finds(history: History) -> None:

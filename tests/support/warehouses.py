@@ -134,14 +134,16 @@ def warehouse_of(kind: str, postgres: embedded.Postgres, folder: Path) -> Iterat
 def dbt(
     warehouse: Warehouse, folder: Path, *arguments: str, as_of: datetime, **variables: object
 ) -> subprocess.CompletedProcess[str]:
+    given = json.dumps({"as_of": as_of.isoformat(), **variables})
+    return dbt_in(TRANSFORM, warehouse, folder, *arguments, "--vars", given)
+
+
+def dbt_in(
+    project: Path, warehouse: Warehouse, folder: Path, *arguments: str
+) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [
-            VENVS / "dbt" / "bin" / "dbt",
-            *arguments,
-            "--vars",
-            json.dumps({"as_of": as_of.isoformat(), **variables}),
-        ],
-        cwd=TRANSFORM,
+        [VENVS / "dbt" / "bin" / "dbt", *arguments],
+        cwd=project,
         capture_output=True,
         text=True,
         timeout=120,

@@ -10,9 +10,9 @@
   ) }}
 {%- endmacro %}
 
-{#- Whether balance_alerts has been built before; unit tests override it. -#}
+{#- Whether balance_alerts has been built before. -#}
 {% macro has_previous_alerts() %}
-  {{ return(execute and load_relation(this) is not none) }}
+  {{ return(execute and this and load_relation(this) is not none) }}
 {% endmacro %}
 
 {#- A time as ISO 8601. -#}

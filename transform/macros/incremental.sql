@@ -117,7 +117,7 @@
 
 {#- An error where a view is about to replace a table of version 0.1, with all its history. -#}
 {% macro refuse_old_tables() %}
-  {%- if execute and not load_relation(this) -%}
+  {%- if execute and this and not load_relation(this) -%}
     {%- set old = tap_balance.old_changes(this.database, this.schema) -%}
     {%- if old -%}
       {%- do tap_balance.refuse(
