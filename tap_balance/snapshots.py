@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import pendulum
@@ -26,7 +27,7 @@ _INSTANT = re.compile(
 _OVERLONG_NUMBER = re.compile(r"[0-9]{6}")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Snapshot:
     """One interval of a day, into which all records of a run fall.
 
@@ -36,7 +37,7 @@ class Snapshot:
 
     at: pendulum.DateTime
 
-    @property
+    @cached_property
     def timestamp(self) -> str:
         """The start of the interval as the records carry it, e.g. "2026-01-31T10:00:00Z"."""
         return self.at.strftime("%Y-%m-%dT%H:%M:%SZ")
