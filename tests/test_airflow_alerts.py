@@ -23,8 +23,10 @@ if TYPE_CHECKING:
 
 pytestmark = [pytest.mark.e2e, pytest.mark.usefixtures("meltano")]
 
-CRITICAL = ("shop critical", "error", "ongoing", "account shop is critical: 1.00 USD <2 days>")
-LOW = ("otp low", "warn", "new", "account otp is low: 9.00 USD")
+CRITICAL = ("1", "shop", "error", "ongoing", "account shop is critical: 1.00 USD <2 days>")
+EMPTY = ("2", "shop", "error", "new", "account shop is empty: 0.00 USD")
+LOW = ("3", "otp", "warn", "new", "account otp is low: 9.00 USD")
+LOW_OVER = ("3", "otp", "warn", "over", "account otp is not low any more: about 20 days left")
 
 RUNS = """
 import json, os, sys
@@ -39,7 +41,7 @@ for rows in json.loads(sys.argv[1]):
     with psycopg2.connect(sys.argv[2]) as connection, connection.cursor() as cursor:
         cursor.execute("DELETE FROM alerts")
         for row in rows:
-            cursor.execute("INSERT INTO alerts VALUES (%s, %s, %s, %s)", row)
+            cursor.execute("INSERT INTO alerts VALUES (%s, %s, %s, %s, %s)", row)
     run = dag.test(mark_success_pattern="build")
     states.append(run.get_task_instance("alerts").state)
 print(json.dumps(states))
@@ -68,7 +70,8 @@ def run_alerts(
 def airflow(deployment: Deployment) -> Airflow:
     with psycopg.connect(deployment.uri) as connection:
         connection.execute(
-            "CREATE TABLE alerts (alert_id text, severity text, state text, message text)"
+            "CREATE TABLE alerts "
+            "(alert_id text, account text, severity text, state text, message text)"
         )
     return deployment.airflow({"TAP_BALANCE_ACCOUNTS": ACCOUNTS}, alerts="alerts")
 
@@ -77,7 +80,7 @@ def airflow(deployment: Deployment) -> Airflow:
 def receivers(airflow: Airflow) -> Iterator[tuple[Hook, Mail]]:
     """The notifiers of the page, and what they send to."""
     settings = airflow.dags / "tap_balance_airflow" / "settings.py"
-    (notifiers,) = [text for language, text in doc("airflow").blocks if language == "python"]
+    (notifiers,) = [text for _, text in doc("airflow").blocks if "def notifiers" in text]
     settings.write_text(f"{settings.read_text()}\n\n{textwrap.dedent(notifiers)}")
     with ExitStack() as stack:
         hook, mail = stack.enter_context(Hook()), stack.enter_context(Mail())
@@ -103,15 +106,14 @@ def test_each_change_of_an_accounts_state_is_one_message_through_every_notifier(
     deployment: Deployment, airflow: Airflow, receivers: tuple[Hook, Mail]
 ) -> None:
     hook, mail = receivers
-    states = run_alerts(
-        deployment, airflow, [], [CRITICAL], [CRITICAL], [CRITICAL, LOW], [LOW], [LOW], []
-    )
-    assert states == ["success"] * 7, deployment.output
+    history = [[], [CRITICAL], [CRITICAL], [EMPTY, LOW], [LOW], [LOW_OVER], [LOW_OVER]]
+    states = run_alerts(deployment, airflow, *history)
+    assert states == ["success"] * len(history), deployment.output
     messages = [
-        CRITICAL[3],
-        LOW[3],
-        f"resolved: {CRITICAL[3]}",
-        f"resolved: {LOW[3]}",
+        CRITICAL[4],
+        f"{EMPTY[4]}\n{LOW[4]}",
+        f"resolved: {EMPTY[4]}",
+        f"resolved: {LOW_OVER[4]}",
     ]
     sent = [(path, body["text"]) for path, body in hook.received]
     assert [text for path, text in sent if path.startswith("/slack")] == messages
@@ -119,7 +121,8 @@ def test_each_change_of_an_accounts_state_is_one_message_through_every_notifier(
     escaped = [text.replace("<", "&lt;").replace(">", "&gt;") for text in messages]
     bodies = [(subject, body.strip()) for subject, body in mail.received]
     assert bodies == [
-        (text, f"<pre>{html}</pre>") for text, html in zip(messages, escaped, strict=True)
+        (text.splitlines()[0], f"<pre>{html}</pre>")
+        for text, html in zip(messages, escaped, strict=True)
     ]
 
 
@@ -132,7 +135,7 @@ def test_a_message_that_could_not_be_sent_is_sent_by_the_next_run(
     assert run_alerts(deployment, airflow, [CRITICAL]) == ["failed"]
     # The other notifiers sent the alert, and then that the task has failed.
     subjects = [subject for subject, _ in mail.received]
-    assert subjects[0] == CRITICAL[3]
+    assert subjects[0] == CRITICAL[4]
     assert subjects[1].startswith("tap_balance_runway.alerts: notifiers on ")
     assert len(subjects) == len(hook.received) == 2
     hook.received.clear()
@@ -146,4 +149,4 @@ def test_without_notifiers_the_task_fails_once_for_an_account_in_trouble(
 ) -> None:
     states = run_alerts(deployment, airflow, [LOW], [LOW, CRITICAL], [LOW, CRITICAL], [])
     assert states == ["success", "failed", "success", "success"], deployment.output
-    assert f"AirflowFailException: {CRITICAL[3]}\n" in deployment.output
+    assert f"AirflowFailException: {CRITICAL[4]}\n" in deployment.output

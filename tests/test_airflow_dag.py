@@ -214,7 +214,7 @@ def test_a_worker_whose_accounts_differ_from_the_plan_says_so_and_names_itself(
         assert sorted(outcome["result"]) == sorted(entry["account"] for entry in ACCOUNTS)
     errors = [outcome["error"] for outcome in outcomes[len(same) :]]
     for error in errors:
-        assert error.startswith("AirflowException: ")
+        assert error.startswith("AirflowFailException: ")
         assert "has other accounts than the plan of this run: " in error
     assert ": 2 (" in errors[0]
     assert f"planned 3 ({shape['fingerprint']})" in errors[0]

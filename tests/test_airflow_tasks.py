@@ -32,9 +32,9 @@ import json, os, signal, sys
 sys.path.insert(0, os.environ["AIRFLOW__CORE__DAGS_FOLDER"])
 from airflow.sdk.exceptions import AirflowTaskTimeout
 from airflow.sdk.execution_time.timeout import timeout
-from tap_balance_airflow import pipeline
+from tap_balance_airflow import meltano
 
-load = pipeline.Load(task_id="load", shape={})
+load = meltano.Load(task_id="load", shape={})
 # As Airflow's task runner does: a SIGTERM calls on_kill, the time-out raises.
 signal.signal(signal.SIGTERM, lambda *_: load.on_kill())
 options = json.loads(os.environ["AIRFLOW_VAR_TAP_BALANCE"])

@@ -67,9 +67,6 @@ def test_the_tables_of_the_dags_have_every_constant_and_option_with_its_default(
     ]
     tables = doc("airflow").section("What can be set").split("What a run needs is in")
     rows = [row for table in tables for row in row_cells(table)]
-    # The model is on its way.
-    rows = [row for row in rows if row[0] != "`alerts`"]
-    del options["alerts"]
     assert {row[0].strip("`"): row[1].strip("`") for row in rows} == defaults | options, (
         "docs/airflow.md, What can be set: add a row for the constant, with its default"
     )

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 sys.path.insert(0, os.environ["AIRFLOW__CORE__DAGS_FOLDER"])
 
-from tap_balance_airflow import pipeline
+from tap_balance_airflow import meltano, pipeline
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -41,10 +41,10 @@ def shapes(began: float, minutes: int, shards: int) -> list[dict[str, Any]]:
 
 def errors(*lines: str) -> tuple[list[str], list[str]]:
     """Let the hook read these lines, and return what it keeps of the tap and of the others."""
-    meltano = pipeline.Meltano([])
+    hook = meltano.Meltano([])
     for line in lines:
-        meltano.info("%s", line)
-    return meltano.tap, meltano.others
+        hook.info("%s", line)
+    return hook.tap, hook.others
 
 
 def fail(where: str, lines: list[str]) -> None:

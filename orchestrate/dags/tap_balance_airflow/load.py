@@ -15,7 +15,7 @@ from typing import Any
 from airflow.sdk import DAG, Param, TriggerRule, get_current_context, task
 from airflow.sdk.exceptions import AirflowSkipException
 
-from tap_balance_airflow import pipeline, settings
+from tap_balance_airflow import meltano, pipeline, settings
 
 with DAG(
     "tap_balance",
@@ -52,7 +52,7 @@ with DAG(
             raise AirflowSkipException(msg)
 
     shapes = plan()
-    load = pipeline.Load.partial(task_id="load", map_index_template="{{ shard }}").expand(
+    load = meltano.Load.partial(task_id="load", map_index_template="{{ shard }}").expand(
         shape=shapes
     )
     load >> [check(shapes), publish()]

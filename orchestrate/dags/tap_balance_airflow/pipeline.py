@@ -1,23 +1,19 @@
-"""What the tasks do: plan a run, run Meltano, check the rows, report the alerts."""
+"""What the tasks do besides running Meltano: plan a run, check its rows, report the alerts."""
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import logging
 import os
 import re
-import shutil
 import socket
-import tempfile
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
-from airflow.providers.standard.hooks.subprocess import SubprocessHook
-from airflow.sdk import Asset, BaseOperator, Connection, Variable
+from airflow.sdk import Asset, Connection, Variable
 from airflow.sdk.exceptions import AirflowException, AirflowFailException
 from airflow.sdk.log import mask_secret
 
@@ -33,14 +29,11 @@ DEFAULTS = {  # what the Variable `tap_balance`, a JSON object, can set
     "loader": "target-postgres",
     "dbt": "dbt-postgres",
     "table": "tap_balance.balance",
-    "alerts": "(SELECT account || status AS alert_id, CASE WHEN status = 'low' THEN 'warn' ELSE "
-    "'error' END AS severity, 'new' AS state, 'account ' || account || ' is ' || status AS message "
-    "FROM tap_balance_marts.balance_runway WHERE status NOT IN ('ok', 'accumulating')) AS alerts",
+    "alerts": "tap_balance_marts.balance_alerts",
 }
 SHOWN = 20  # lines in a message; the log has all
+REPORTED = "tap_balance_reported"  # the Variable with the alerts that people know of
 PERMANENT = re.compile("HTTP 40[13]|ermission denied|authentication failed|nsufficient privileges")
-RAISED = re.compile(r"(?:[a-z_]\w*\.)+[A-Z]\w*: .|[A-Z]\w*(?:Error|Exception): .")
-DBT_ERROR = re.compile(r"[A-Z]\w+ Error\b|Failure in ")  # the reason is on the next line
 SECRET_NAME = re.compile("SECRET|PASSWORD|PASSPHRASE|PRIVATE_KEY|(?:^|_)TOKEN(?:$|_)")
 SECRET_VALUE = re.compile(r'://[^:/@\s]*:([^@\s]+)@|"dev_secret": *"((?:[^"\\]|\\.)+)"')
 
@@ -111,7 +104,7 @@ def secrets_of(variables: Mapping[str, str]) -> list[str]:
     """List the secrets, the longest first; without those in an accounts file, which may be 100,000.
 
     Airflow masks them in a task's log, but not in what LocalExecutor copies of it to its own stdout
-    (measured with Airflow 3.3.2), so that Output blanks them out, too.
+    (measured with Airflow 3.3.2), so that the hook in meltano.py blanks them out, too.
     """
     found = {v for name, v in variables.items() if SECRET_NAME.search(name)}
     found |= {part for v in variables.values() for pair in SECRET_VALUE.findall(v) for part in pair}
@@ -154,163 +147,30 @@ def fingerprint(accounts: list[dict[str, Any]]) -> str:
 
 
 def verified_accounts(shape: Mapping[str, Any], variables: Mapping[str, str]) -> list[str]:
-    """List the accounts that are switched on; fail where this worker's are not the plan's."""
+    """List the accounts that are switched on; fail where this worker's are not the plan's.
+
+    Without a retry: it could find a worker with the same wrong file as the plan's, and be green.
+    """
     accounts = read_accounts(variables, shape["project"])
     if (found := fingerprint(accounts)) != shape["fingerprint"]:
         msg = (
             f"{socket.gethostname()} has other accounts than the plan of this run: {len(accounts)} "
             f"({found}), planned {shape['accounts']} ({shape['fingerprint']})"
         )
-        raise AirflowException(msg)
+        raise AirflowFailException(msg)
     return [account["account"] for account in accounts if account.get("enabled", True)]
 
 
 def failure(where: str, lines: Sequence[str]) -> AirflowException:
     """Make a task's exception of the lines with the cause; no retry cures a missing permission."""
-    more = [f"and {len(lines) - SHOWN} more"] if len(lines) > SHOWN else []
     kind = AirflowFailException if all(map(PERMANENT.search, lines)) else AirflowException
-    return kind(f"{where} on {socket.gethostname()}: {'; '.join([*lines[:SHOWN], *more])}")
+    return kind(f"{where} on {socket.gethostname()}: {'; '.join(shortened(lines))}")
 
 
-class Meltano(SubprocessHook):
-    """SubprocessHook whose log makes Meltano's JSON lines readable and keeps their errors."""
-
-    def __init__(self, secrets: list[str]) -> None:
-        super().__init__()
-        self.secrets = secrets
-        self.tap: list[str] = []
-        self.others: list[str] = []
-        self.own = ""
-        self.exit_codes: dict[str, int] = {}
-
-    @property
-    def log(self) -> Meltano:
-        """Stand in for the logger of SubprocessHook."""
-        return self
-
-    def info(self, message: str, *values: object) -> None:
-        """Log a line of Meltano's, a JSON object, or one of SubprocessHook's own."""
-        event: dict[str, Any] = {"event": message % values}
-        with contextlib.suppress(ValueError, TypeError):
-            event = {**json.loads(event["event"])}
-        line, severe = str(event.get("event")).rstrip(), event.get("level") in {"error", "critical"}
-        for secret in self.secrets:
-            line = line.replace(secret, "***")
-        log.log(logging.ERROR if severe else logging.INFO, "%s", line)
-        if event.get("producer") and severe:
-            self.tap.append(line)
-        elif "exit_codes" in event:
-            self.exit_codes = event["exit_codes"]
-        elif event.get("consumer"):
-            if not self.others and (severe or RAISED.match(line)):
-                self.others.append(line)
-        elif event.get("cmd_type") == "command":
-            if line and (len(self.others) == 1 or (not self.others and DBT_ERROR.search(line))):
-                self.others.append(line.strip())
-        elif severe or line.startswith("sh: "):
-            self.own = self.own or line
-
-    def run(self, options: Mapping[str, Any], env: dict[str, str], *arguments: str) -> list[str]:
-        """Run Meltano in a system folder of its own.
-
-        Meltano keeps catalog, state and config of a running plugin in files of fixed names there,
-        so that two runs of one plugin overwrite each other's (meltano/meltano#8763).
-
-        Returns:
-            Lines with what went wrong; none if nothing did.
-        """
-        parent = Path(tempfile.gettempdir())
-        for left in parent.glob("tap-balance-*-*"):  # by a task that was killed, with its secrets
-            if not Path("/proc", left.name.split("-")[2]).exists():
-                shutil.rmtree(left, ignore_errors=True)
-        with tempfile.TemporaryDirectory(prefix=f"tap-balance-{os.getpid()}-") as folder:
-            own = {
-                "DBT_LOG_PATH": folder,
-                "DBT_TARGET_PATH": folder,
-                "MELTANO_CLI_DISABLE_VERSION_CHECK": "true",
-                "MELTANO_ENVIRONMENT": "prod",
-            }
-            installed = Path(options["project"], env.get("MELTANO_SYS_DIR_ROOT", ".meltano"))
-            for kind in ("extractors", "loaders", "utilities"):
-                if (installed / kind).is_dir():
-                    Path(folder, kind).symlink_to(installed / kind)
-            try:
-                status = self.run_command(
-                    # Airflow talks to its supervisor over a task's stdin.
-                    ["/bin/sh", "-c", 'umask 077; exec "$@" </dev/null', "sh", options["meltano"]]
-                    # Shards that start at once would install a changed plugin over each other.
-                    + ["--log-format=json", "run", "--no-install", *arguments],
-                    env=own | env | {"MELTANO_SYS_DIR_ROOT": folder},
-                    cwd=options["project"],
-                ).exit_code
-            except OSError as error:
-                return [f"cannot start Meltano: {error.strerror}: {error.filename}"]
-        if status == 0:
-            return []
-        if "loaders" in self.exit_codes:  # then the tap cannot write either, which is no cause
-            self.tap = [line for line in self.tap if line.startswith("account ")]
-        causes = [*([": ".join(self.others)] if self.others else []), *self.tap]
-        return causes or [self.own or f"Meltano ended with status {status}"]
-
-
-class MeltanoOperator(BaseOperator):
-    """Runs Meltano; its environment is never a template field, which Airflow stores and shows."""
-
-    template_fields = ()
-
-    def execute_meltano(
-        self, options: Mapping[str, Any], env: dict[str, str], *arguments: str
-    ) -> list[str]:
-        """Run Meltano; returns what `Meltano.run` does."""
-        self.meltano = Meltano(secrets_of(env))
-        return self.meltano.run(options, env, *arguments)
-
-    def on_kill(self) -> None:
-        """End Meltano and what it has started."""
-        with contextlib.suppress(AttributeError, ProcessLookupError):
-            self.meltano.send_sigterm()
-
-
-class Load(MeltanoOperator):
-    """Loads one shard of the accounts, as the plan says."""
-
-    def __init__(self, *, shape: dict[str, Any], **kwargs: Any) -> None:  # noqa: ANN401
-        super().__init__(**kwargs)
-        self.shape = shape
-
-    def execute(self, context: Any) -> None:  # noqa: ANN401
-        """Check that this worker has the accounts of the plan, and load."""
-        shape, env = self.shape, read_environment()
-        context["shard"] = shape["shard"]  # for map_index_template
-        verified_accounts(shape, env)
-        suffix = shape["shard"].replace("/", "-of-")
-        errors = self.execute_meltano(
-            shape,
-            env
-            | {
-                "TAP_BALANCE_SHARD": shape["shard"],
-                "TAP_BALANCE_SNAPSHOT_AT": shape["snapshot_at"],
-                "TAP_BALANCE_SNAPSHOT_INTERVAL": shape["interval"],
-            },
-            f"--state-id-suffix=shard-{suffix}",
-            "tap-balance",
-            shape["loader"],
-        )
-        if not errors or set(self.meltano.exit_codes) == {"extractors"}:
-            context["ti"].xcom_push(key="written", value=True)
-        if errors:
-            raise failure(f"shard {shape['shard']}", errors)
-
-
-class Dbt(MeltanoOperator):
-    """Runs dbt's `build`."""
-
-    def execute(self, context: Any) -> None:  # noqa: ANN401, ARG002
-        """Build and test the models."""
-        options = read_options()
-        env = read_environment() | {"DBT_SNAPSHOT_INTERVAL_SECONDS": str(settings.MINUTES * 60)}
-        if errors := self.execute_meltano(options, env, f"{options['dbt']}:build"):
-            raise failure("dbt", errors)
+def shortened(lines: Sequence[str]) -> list[str]:
+    """Cut off what is too much for a message."""
+    more = len(lines) - SHOWN
+    return [*lines[:SHOWN], *([f"and {more} more"] if more > 0 else [])]
 
 
 def query(sql: str, *values: object) -> list[tuple[Any, ...]]:
@@ -342,7 +202,9 @@ def check(shape: Mapping[str, Any]) -> None:
     if missing:
         for key in sorted(missing):
             log.error("No row %s", key)
-        raise failure(f"{len(missing)} of {len(keys)} rows are missing", sorted(missing))
+        names = "; ".join(shortened(sorted(missing)))
+        msg = f"{len(missing)} of {len(keys)} rows are missing: {names}"
+        raise AirflowFailException(msg)
     log.info("All %d accounts have a row of %s", len(keys), shape["snapshot_at"])
 
 
@@ -352,25 +214,32 @@ def alert(context: Mapping[str, Any]) -> None:
     Raises:
         AirflowFailException: An account came into trouble, and there are no notifiers.
     """
-    name = "tap_balance_reported"
-    reported: dict[str, str] = Variable.get(name, default={}, deserialize_json=True)
-    sql = "SELECT alert_id, severity, state, message FROM "
-    rows = query(sql + read_options()["alerts"] + " ORDER BY severity, alert_id")
-    current = {key: (severity, text) for key, severity, state, text in rows if state != "over"}
-    for severity, text in current.values():
-        log.log(logging.ERROR if severity == "error" else logging.WARNING, "%s", text)
-    new = {key: entry for key, entry in current.items() if key not in reported}
-    over = [f"resolved: {text}" for key, text in reported.items() if key not in current]
-    if lines := [text for _, text in new.values()] + over:
-        notify(
-            context,
-            "\n".join(lines[:SHOWN] + [f"and {len(lines) - SHOWN} more"] * (len(lines) > SHOWN)),
-        )
+    # dbt's own `state` compares with its last build, whose message may not have been sent.
+    reported: dict[str, list[str]] = Variable.get(REPORTED, default={}, deserialize_json=True)
+    table = read_options()["alerts"]
+    rows = query(f"SELECT alert_id, account, severity, state, message FROM {table}")  # noqa: S608
+    texts = {key: text for key, _, _, _, text in rows}
+    current = {
+        key: (account, severity) for key, account, severity, state, _ in rows if state != "over"
+    }
+    for key, (_, severity) in current.items():
+        log.log(logging.ERROR if severity == "error" else logging.WARNING, "%s", texts[key])
+    new = [key for key in current if key not in reported]
+    worse = {current[key][0] for key in new}  # of those, the new message says it all
+    over = [
+        key for key, (account, _) in reported.items() if key not in current and account not in worse
+    ]
+    lines = [texts[key] for key in new] + [
+        f"resolved: {texts.get(k, reported[k][1])}" for k in over
+    ]
+    if lines:
+        notify(context, "\n".join(shortened(lines)))
     # Only now: a message that could not be sent is sent by the retry, or by the next run.
-    Variable.set(name, {key: text for key, (_, text) in current.items()}, serialize_json=True)
-    errors = [text for severity, text in new.values() if severity == "error"]
+    state = {key: [account, texts[key]] for key, (account, _) in current.items()}
+    Variable.set(REPORTED, state, serialize_json=True)
+    errors = [texts[key] for key in new if current[key][1] == "error"]
     if errors and not settings.notifiers():
-        raise AirflowFailException("; ".join(errors[:SHOWN]))
+        raise AirflowFailException("; ".join(shortened(errors)))
 
 
 def notify(context: Mapping[str, Any], message: str) -> None:
