@@ -13,8 +13,8 @@ export UV_NO_PROGRESS := 1
 export UV_SYSTEM_CERTS := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-airflow notify report test test-fresh test-matrix check check-snowflake audit dist bench bench-quick \
-  bench-forecasts format lock clean
+.PHONY: help demo demo-airflow notify report test test-celery test-fresh test-matrix check check-snowflake audit dist bench \
+  bench-quick bench-forecasts format lock clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -22,8 +22,9 @@ help: ## Show this list
 demo: .venv/ready .meltano/demo-ready .venvs/report/ready ## From an empty clone to balances in a Postgres, without an account
 	@.venv/bin/python demo/demo.py
 
-demo-airflow: .venv/ready .meltano/demo-ready .venvs/airflow/ready ## The same by a real Airflow, on its schedule
-	@.venv/bin/python demo/airflow_demo.py
+EXECUTOR ?= local
+demo-airflow: .venv/ready .meltano/demo-ready .venvs/airflow/ready ## The same by a real Airflow, on its schedule (EXECUTOR=celery: on two workers; needs root)
+	@.venv/bin/python demo/airflow_demo.py $(EXECUTOR)
 
 report: .venvs/dbt/ready .venvs/report/ready ## Write output/report.html from the dbt models (connection: transform/profiles.yml)
 	.venvs/report/bin/python transform/report.py --dbt $(CURDIR)/.venvs/dbt/bin/dbt --output output/report.html
@@ -33,7 +34,10 @@ notify: .venvs/dbt/ready ## Post new alerts to the services in APPRISE_URLS (con
 
 test: .venv/ready .meltano/ready $(TESTED:%=.venvs/%/ready) ## Lint, types, all tests, as in CI on each push
 	@$(MAKE) --no-print-directory lint
-	.venv/bin/python -m pytest --numprocesses 2
+	.venv/bin/python -m pytest --numprocesses 2 -m 'not celery'
+
+test-celery: .venv/ready .meltano/ready .venvs/airflow/ready ## The DAGs on two Celery workers, and what can happen to them; needs root
+	.venv/bin/python -m pytest -m celery
 
 SUITE ?= trixie
 test-fresh: ## make demo and make test in a new Debian (SUITE=trixie or forky), as an ordinary user; needs root

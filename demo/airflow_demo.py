@@ -2,7 +2,8 @@
 
 It starts the sandbox, a Postgres out of a wheel, and Airflow's own scheduler, DAG processor and API
 server on SQLite. The DAGs are the folder that users copy; in its settings.py the demo sets two
-shards and a run every minute.
+shards and a run every minute. With `EXECUTOR=celery`, two workers that share nothing do the work, a
+Redis is the broker, and the metadata are in Postgres.
 """
 
 from __future__ import annotations
@@ -10,9 +11,11 @@ from __future__ import annotations
 import contextlib
 import json
 import shutil
+import sys
 import time
 from typing import TYPE_CHECKING
 
+from airflow_celery import Cluster, missing
 from airflow_home import COMMAND, Airflow
 from steps import StepError, run_command, say, start, step
 
@@ -22,7 +25,7 @@ from tap_balance.sandbox import settings_of
 if TYPE_CHECKING:
     import embedded
 
-SHARDS = 2
+CONSTANTS = {"MINUTES": "1", "SHARDS": "2", "RETRY_SECONDS": "2"}
 PATIENCE = 150.0
 """Seconds until a run has to be finished."""
 
@@ -42,17 +45,21 @@ ENDED = (
 
 def main() -> None:
     """Run the demo."""
+    celery = sys.argv[1:] == ["celery"]
+    if celery and (reason := missing()):
+        sys.exit(f"EXECUTOR=celery {reason}")
     started = time.monotonic()
     shutil.rmtree(HOME, ignore_errors=True)
     with servers() as (base_url, database), contextlib.ExitStack() as stack:
-        airflow = make_airflow(base_url, database)
-        with step("Making Airflow's database"):
-            run_command(
-                [COMMAND, "db", "migrate"],
-                HOME / "db-migrate.log",
-                env=airflow.environment,
-                cwd=HOME,
-            )
+        airflow = make_cluster(database) if celery else make_airflow(base_url, database)
+        if not celery:
+            with step("Making Airflow's database"):
+                run_command(
+                    [COMMAND, "db", "migrate"],
+                    HOME / "db-migrate.log",
+                    env=airflow.environment,
+                    cwd=HOME,
+                )
         with step("Starting Airflow; its DAG processor picks the DAGs up"):
             try:
                 stack.enter_context(airflow.running())
@@ -93,8 +100,14 @@ def make_airflow(base_url: str, database: embedded.Postgres) -> Airflow:
             "login": "postgres",
             "schema": "postgres",
         },
-        constants={"MINUTES": "1", "SHARDS": str(SHARDS), "RETRY_SECONDS": "2"},
+        constants=CONSTANTS,
     )
+
+
+def make_cluster(database: embedded.Postgres) -> Cluster:
+    """Configure an Airflow with two Celery workers, each with a sandbox of its own."""
+    accounts = settings_of("")["accounts"]
+    return Cluster(HOME, {"TAP_BALANCE_CURRENCY": "USD"}, accounts, CONSTANTS, database)
 
 
 def wait_for(airflow: Airflow, component: str, sql: str, *parameters: str) -> list[tuple[str, ...]]:
@@ -121,7 +134,7 @@ def task_failed(airflow: Airflow, run: str) -> StepError:
         "ORDER BY end_date LIMIT 1",
         run,
     )[0]
-    log = next((HOME / "logs").glob(f"*/run_id={run}/task_id={task}/**/attempt={attempt}.log"))
+    log = next(HOME.rglob(f"run_id={run}/task_id={task}/**/attempt={attempt}.log"))
     events = [json.loads(line)["event"] for line in log.read_text().splitlines()]
     return StepError(
         f"The task {task} of {run} failed in attempt {attempt}", "\n".join(events), log
@@ -131,12 +144,12 @@ def task_failed(airflow: Airflow, run: str) -> StepError:
 def show(airflow: Airflow, database: embedded.Postgres, runs: list[str]) -> None:
     """Print what the tasks of these runs did, and the table."""
     say("\nThe tasks:\n")
-    for dag, task, shard, state, tries in airflow.query(
-        "SELECT dag_id, task_id, coalesce(rendered_map_index, ''), state, try_number "
+    for dag, task, shard, state, tries, host in airflow.query(
+        "SELECT dag_id, task_id, coalesce(rendered_map_index, ''), state, try_number, hostname "
         "FROM task_instance WHERE run_id IN (?, ?) ORDER BY start_date",
         *runs,
     ):
-        say(f"  {dag:18} {task:8} {shard:4} {state} (try {tries})")
+        say(f"  {dag:18} {task:8} {shard:4} {state} (try {tries}, {host})")
     say("\nThe rows:\n")
     say(table_of(database))
 

@@ -53,7 +53,7 @@ class Airflow:
     ) -> None:
         self.home = home
         home.mkdir(parents=True, exist_ok=True)
-        self._port = port = _free_port()
+        self.port = port = _free_port()
         extra = {"conn_type": "generic", "extra": settings}
         self.project = meltano_project.make(home / "project")
         self.dags = home / "dags"
@@ -141,7 +141,10 @@ class Airflow:
     def _wait_for_api(self) -> None:
         deadline = time.monotonic() + PATIENCE
         while time.monotonic() < deadline:
-            with suppress(OSError), socket.create_connection(("127.0.0.1", self._port), 1):
+            with (
+                suppress(OSError),
+                socket.create_connection((self.environment["AIRFLOW__API__HOST"], self.port), 1),
+            ):
                 return
             time.sleep(0.2)
         msg = f"Airflow's API server does not listen; see {self.home}/api-server.log"

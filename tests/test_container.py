@@ -65,6 +65,21 @@ def test_it_runs_the_tap_and_not_as_root_on_a_slim_image_of_a_supported_python()
     assert re.fullmatch(r"[1-9]\d*:[1-9]\d*", user)
 
 
+def test_the_image_for_airflow_copies_what_is_there_and_let_in_and_nothing_else_is() -> None:
+    recipe = ROOT / "orchestrate" / "Dockerfile"
+    lines = recipe.read_text(encoding="utf-8").splitlines()
+    copied = {
+        path for line in lines if line.startswith("COPY --chown") for path in line.split()[2:-1]
+    }
+    ignore = recipe.with_name("Dockerfile.dockerignore").read_text(encoding="utf-8").splitlines()
+    assert copied == {line.removeprefix("!") for line in ignore if line.startswith("!")}
+    for path in copied:
+        assert (ROOT / path).exists()
+    pins = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    (version,) = re.findall(r"^FROM apache/airflow:([\d.]+)-", "\n".join(lines), re.MULTILINE)
+    assert f'"apache-airflow=={version}"' in pins
+
+
 def test_it_installs_only_what_is_locked() -> None:
     for line in all_of("RUN"):
         for command in line.split("&&"):

@@ -84,7 +84,7 @@ def test_the_demo_shows_a_scheduled_run_and_its_rows_and_leaves_nothing_running(
     for task in ("plan", "load +1/2", "load +2/2", "check", "publish"):
         assert re.search(rf"tap_balance +{task} +success \(try", stdout)
     for task in ("build", "alerts"):
-        assert re.search(rf"tap_balance_runway +{task} +success \(try 1\)", stdout)
+        assert re.search(rf"tap_balance_runway +{task} +success \(try 1, ", stdout)
     for name in ("main", "marketing", "otp"):
         assert re.search(rf"^ {name}@\d{{4}}-\d\d-\d\dT\d\d:\d\d:00Z ", stdout, re.MULTILINE)
     logs = {path.parent.name for path in (AIRFLOW_HOME / "logs").rglob("attempt=1.log")}
