@@ -140,8 +140,8 @@ class Worker:
         quiet = ["sh", "-c", 'exec "$@" > /dev/null', "sh"]
         self._processes.append(self._start("sandbox", [*self._inside(), *quiet, *command]))
 
-    def start(self) -> None:
-        """Start the Celery worker."""
+    def start(self, environment: Mapping[str, str] | None = None) -> None:
+        """Start the Celery worker, with more in its environment."""
         # The project is read-only, as in an image.
         script = (
             'hostname "$1" && mount --bind "$2" "$3" && cd "$3" && mount --bind project project && '
@@ -153,7 +153,9 @@ class Worker:
         worker = [COMMAND, "celery", "worker", "--concurrency=2", "--skip-serve-logs"]
         quick = ["--without-mingle", "--without-gossip"]
         self._processes.append(
-            self._start("worker", [*self._inside(), *namespaces, *shell, *worker, *quick])
+            self._start(
+                "worker", [*self._inside(), *namespaces, *shell, *worker, *quick], environment
+            )
         )
 
     def kill(self) -> None:
@@ -184,11 +186,13 @@ class Worker:
     def _inside(self) -> list[str]:
         return ["ip", "netns", "exec", self.network]
 
-    def _start(self, what: str, command: list[Any]) -> subprocess.Popen[bytes]:
+    def _start(
+        self, what: str, command: list[Any], environment: Mapping[str, str] | None = None
+    ) -> subprocess.Popen[bytes]:
         with (self._cluster.home / f"{self.name}-{what}.log").open("ab") as log:
             return subprocess.Popen(
                 command,
-                env=self._cluster.environment_of_workers,
+                env=self._cluster.environment_of_workers | dict(environment or {}),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,

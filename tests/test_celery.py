@@ -9,6 +9,7 @@ import os
 import re
 import tempfile
 import time
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -211,6 +212,38 @@ def test_a_worker_with_an_older_accounts_file_fails_and_is_named(cluster: Cluste
         r"worker-[12] has other accounts than the plan of this run: (199|200) .*planned (199|200)",
         logs,
     )
+
+
+def test_a_worker_whose_clock_is_off_stores_nothing_in_another_interval(cluster: Cluster) -> None:
+    library = faketime()
+    late = cluster.workers[0]
+    late.terminate()
+    late.start({"LD_PRELOAD": library, "FAKETIME": "-30h", "DONT_FAKE_MONOTONIC": "1"})
+    try:
+        run = Run(cluster)
+        run.wait_for(f"task_id = 'load' AND hostname = '{late.name}'")
+        # It fails fast, and may draw all tries of a shard to itself.
+        state = run.ends()
+    finally:
+        late.kill()
+        late.start()
+    with psycopg.connect(cluster.database.uri) as connection:
+        rows = connection.execute("SELECT DISTINCT snapshot_at FROM tap_balance.balance").fetchall()
+    assert [at for (at,) in rows] == [datetime.now(timezone.utc).replace(tzinfo=None, **MIDNIGHT)]
+    log = run.log("load")
+    assert f"on {late.name}: snapshot_at: is more than five minutes ahead of the clock" in log
+    assert (state == "success") == (rows_of(cluster) == EVERY_ACCOUNT_ONCE)
+
+
+MIDNIGHT: dict[str, int] = {"hour": 0, "minute": 0, "second": 0, "microsecond": 0}
+
+
+def faketime() -> str:
+    apt_install("faketime")
+    libraries = list(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"))
+    if not libraries:
+        report_missing("libfaketime is missing: install the package faketime")
+    return str(libraries[0])
 
 
 def test_no_secret_is_in_a_log_the_broker_or_the_metadata(cluster: Cluster) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 sys.path.insert(0, os.environ["AIRFLOW__CORE__DAGS_FOLDER"])
 
-from tap_balance_airflow import meltano, pipeline
+from tap_balance_airflow import meltano, pipeline, settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -19,7 +19,13 @@ if TYPE_CHECKING:
 
 def main() -> None:
     """Read `[[function, [argument, ...]], ...]`, print a list of `{"result"}` or `{"error"}`."""
-    own = {"environment": environment, "shapes": shapes, "errors": errors, "fail": fail}
+    own = {
+        "cron": settings.cron,
+        "environment": environment,
+        "shapes": shapes,
+        "errors": errors,
+        "fail": fail,
+    }
     functions = vars(pipeline) | own
     outcomes = [_outcome(functions[name], arguments) for name, arguments in json.load(sys.stdin)]
     # On a line of its own, behind what Airflow logs.

@@ -21,7 +21,7 @@ with DAG(
     "tap_balance",
     description="Timestamped snapshots of prepaid balances",
     doc_md=__doc__,
-    schedule=pipeline.cron(settings.MINUTES),
+    schedule=settings.cron(settings.MINUTES),
     start_date=datetime(2026, 1, 1, tzinfo=timezone.utc),
     catchup=False,
     max_active_runs=1,

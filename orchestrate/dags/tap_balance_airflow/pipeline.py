@@ -40,15 +40,6 @@ SECRET_VALUE = re.compile(r'://[^:/@\s]*:([^@\s]+)@|"dev_secret": *"((?:[^"\\]|\
 log = logging.getLogger("airflow.task")
 
 
-def cron(minutes: int) -> str:
-    """Write the schedule whose runs begin when the snapshot intervals do (UTC)."""
-    if minutes < 1 or (60 % minutes and (minutes % 60 or 24 * 60 % minutes)):
-        msg = "MINUTES: must divide 60, or be whole hours that divide a day, such as 15, 60 or 1440"
-        raise ValueError(msg)
-    hours = minutes // 60
-    return f"0 {f'*/{hours}' if hours < 24 else 0} * * *" if hours else f"*/{minutes} * * * *"  # noqa: PLR2004
-
-
 def plan(context: Mapping[str, Any], minutes: int) -> list[dict[str, Any]]:
     """Decide the shape of a run, one entry for each shard.
 
@@ -187,23 +178,21 @@ def query(sql: str, *values: object) -> list[tuple[Any, ...]]:
 
 def check(shape: Mapping[str, Any]) -> None:
     """Fail unless each account that is switched on has its row of this run, by primary key."""
-    keys = [
-        f"{name}@{shape['snapshot_at']}" for name in verified_accounts(shape, read_environment())
-    ]
+    names = verified_accounts(shape, read_environment())
+    keys = [f"{name}@{shape['snapshot_at']}" for name in names]
     # For databases without an index: a partition's worth. The target's time zone may shift it.
     since = datetime.fromisoformat(shape["snapshot_at"][:-1]) - timedelta(days=1)
     missing = set(keys)
     for first in range(0, len(keys), 5000):
         part = keys[first : first + 5000]
         sql = f"SELECT snapshot_id FROM {shape['table']} WHERE snapshot_at > ? AND snapshot_id IN "  # noqa: S608
-        missing -= {
-            key for (key,) in query(f"{sql}({', '.join('?' * len(part))})", str(since), *part)
-        }
+        sql += f"({', '.join('?' * len(part))})"
+        missing -= {key for (key,) in query(sql, str(since), *part)}
     if missing:
         for key in sorted(missing):
             log.error("No row %s", key)
-        names = "; ".join(shortened(sorted(missing)))
-        msg = f"{len(missing)} of {len(keys)} rows are missing: {names}"
+        shown = "; ".join(shortened(sorted(missing)))
+        msg = f"{len(missing)} of {len(keys)} rows are missing: {shown}"
         raise AirflowFailException(msg)
     log.info("All %d accounts have a row of %s", len(keys), shape["snapshot_at"])
 
@@ -217,26 +206,22 @@ def alert(context: Mapping[str, Any]) -> None:
     # dbt's own `state` compares with its last build, whose message may not have been sent.
     reported: dict[str, list[str]] = Variable.get(REPORTED, default={}, deserialize_json=True)
     table = read_options()["alerts"]
-    rows = query(f"SELECT alert_id, account, severity, state, message FROM {table}")  # noqa: S608
-    texts = {key: text for key, _, _, _, text in rows}
-    current = {
-        key: (account, severity) for key, account, severity, state, _ in rows if state != "over"
-    }
-    for key, (_, severity) in current.items():
-        log.log(logging.ERROR if severity == "error" else logging.WARNING, "%s", texts[key])
+    current: dict[str, list[str]] = {}
+    texts: dict[str, str] = {}
+    sql = f"SELECT alert_id, account, severity, state, message FROM {table}"  # noqa: S608
+    for key, account, severity, state, text in query(sql):
+        texts[key] = text
+        if state != "over":
+            current[key] = [account, severity, text]
+            log.log(logging.ERROR if severity == "error" else logging.WARNING, "%s", text)
     new = [key for key in current if key not in reported]
     worse = {current[key][0] for key in new}  # of those, the new message says it all
-    over = [
-        key for key, (account, _) in reported.items() if key not in current and account not in worse
-    ]
-    lines = [texts[key] for key in new] + [
-        f"resolved: {texts.get(k, reported[k][1])}" for k in over
-    ]
+    over = [k for k, old in reported.items() if k not in current and old[0] not in worse]
+    lines = [texts[k] for k in new] + [f"resolved: {texts.get(k, reported[k][2])}" for k in over]
     if lines:
         notify(context, "\n".join(shortened(lines)))
     # Only now: a message that could not be sent is sent by the retry, or by the next run.
-    state = {key: [account, texts[key]] for key, (account, _) in current.items()}
-    Variable.set(REPORTED, state, serialize_json=True)
+    Variable.set(REPORTED, current, serialize_json=True)
     errors = [texts[key] for key in new if current[key][1] == "error"]
     if errors and not settings.notifiers():
         raise AirflowFailException("; ".join(shortened(errors)))

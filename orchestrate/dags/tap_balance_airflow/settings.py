@@ -43,3 +43,12 @@ DEFAULT_ARGS: dict[str, Any] = {
     "max_retry_delay": timedelta(minutes=max(MINUTES / 6, 5)),
     "execution_timeout": timedelta(minutes=max(MINUTES / 4, 5)),
 }
+
+
+def cron(minutes: int) -> str:
+    """Write the schedule whose runs begin when the snapshot intervals do (UTC)."""
+    if minutes < 1 or (60 % minutes and (minutes % 60 or 24 * 60 % minutes)):
+        msg = "MINUTES: must divide 60, or be whole hours that divide a day, such as 15, 60 or 1440"
+        raise ValueError(msg)
+    hours = minutes // 60
+    return f"0 {f'*/{hours}' if hours < 24 else 0} * * *" if hours else f"*/{minutes} * * * *"  # noqa: PLR2004
