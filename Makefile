@@ -58,6 +58,7 @@ lint: # .pre-commit-config.yaml has the same lines
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy
+	.venv/bin/sqlfluff lint --disable-progress-bar transform/models
 	.venv/bin/zizmor --offline --quiet --pedantic .github .pre-commit-config.yaml
 	.venv/bin/check-jsonschema --builtin-schema vendor.dependabot .github/dependabot.yml
 	.venv/bin/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml

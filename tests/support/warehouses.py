@@ -155,4 +155,4 @@ def dbt_in(
 def environment(warehouse: Warehouse, folder: Path) -> dict[str, str]:
     """For dbt: where the database is, and where to write."""
     paths = {name: str(folder) for name in ("HOME", "DBT_TARGET_PATH", "DBT_LOG_PATH")}
-    return {**os.environ, **paths, **warehouse.env}
+    return {**os.environ, "DBT_PROFILES_DIR": str(TRANSFORM), **paths, **warehouse.env}

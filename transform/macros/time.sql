@@ -64,9 +64,10 @@
   cast({{ dbt.dateadd('second', -1, snapshot_at) }} as date)
 {%- endmacro %}
 
-{#- The rows of a CTE, each repeated for every `day` from one date to another, both included. -#}
+{#- The rows of a CTE, each repeated for every `day` from one date to another, both included: a table
+    expression. -#}
 {% macro each_day(relation, first_day, last_day) -%}
-  {{ adapter.dispatch('each_day', 'tap_balance')(relation, first_day, last_day) }}
+  ({{ adapter.dispatch('each_day', 'tap_balance')(relation, first_day, last_day) }})
 {%- endmacro %}
 
 {% macro postgres__each_day(relation, first_day, last_day) -%}

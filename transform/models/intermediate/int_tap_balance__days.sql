@@ -76,7 +76,13 @@ labelled_days as (
 ),
 
 labels as (
-  select account, product, currency, day, closing_snapshot_at from labelled_days
+  select
+    account,
+    product,
+    currency,
+    day,
+    closing_snapshot_at
+  from labelled_days
   {%- if since %}
   union all
   -- Each account that was there before has a row on the day before.
@@ -93,7 +99,10 @@ labels as (
 
 -- The first currency that is known is that of the time before it, too.
 first_currencies as (
-  select account, product, currency as first_currency
+  select
+    account,
+    product,
+    currency as first_currency
   from (
     select
       account,
@@ -121,7 +130,7 @@ labels_of_series as (
     on labels.account = first_currencies.account and labels.product = first_currencies.product
 ),
 
-series as (
+series as (  -- noqa: ST03
   select
     account,
     product,
@@ -138,25 +147,33 @@ per_day as (
     labelled_days.product,
     coalesce(labelled_days.currency, first_currencies.first_currency) as series_currency,
     labelled_days.day,
-    sum(snapshots) as snapshots,
-    sum(gaps) as gaps,
-    min(known_from) as known_from,
-    max(closing_snapshot_at) as closing_snapshot_at,
-    sum(spend10000) as spend10000,
-    sum(top_up10000) as top_up10000,
-    sum(gift_granted10000) as gift_granted10000,
-    sum(gift_used_or_expired10000) as gift_used_or_expired10000,
-    max(highest_hourly_burn10000) as highest_hourly_burn10000
+    sum(labelled_days.snapshots) as snapshots,
+    sum(labelled_days.gaps) as gaps,
+    min(labelled_days.known_from) as known_from,
+    max(labelled_days.closing_snapshot_at) as closing_snapshot_at,
+    sum(labelled_days.spend10000) as spend10000,
+    sum(labelled_days.top_up10000) as top_up10000,
+    sum(labelled_days.gift_granted10000) as gift_granted10000,
+    sum(labelled_days.gift_used_or_expired10000) as gift_used_or_expired10000,
+    max(labelled_days.highest_hourly_burn10000) as highest_hourly_burn10000
   from labelled_days
   left join first_currencies
     on
       labelled_days.account = first_currencies.account
       and labelled_days.product = first_currencies.product
-  group by 1, 2, 3, 4
+  group by
+    labelled_days.account,
+    labelled_days.product,
+    coalesce(labelled_days.currency, first_currencies.first_currency),
+    labelled_days.day
 ),
 
 days as (
-  {{ each_day('series', 'first_day', as_of_day()) }}
+  select each_day.* from {{ each_day('series', 'first_day', as_of_day()) }} as each_day
+),
+
+closing as (
+  select * from {{ ref('int_tap_balance__snapshots') }}
 )
 
 select
@@ -205,7 +222,7 @@ left join per_day
     and days.product = per_day.product
     and coalesce(days.series_currency, '') = coalesce(per_day.series_currency, '')
     and days.day = per_day.day
-left join (select * from {{ ref('int_tap_balance__snapshots') }}) as closing
+left join closing
   on
     per_day.account = closing.account
     and per_day.closing_snapshot_at = closing.snapshot_at

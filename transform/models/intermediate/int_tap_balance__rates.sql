@@ -17,18 +17,29 @@
 {%- set first_day = as_of_day(-memory_days) %}
 {%- if since %}
   {#- Today in any case: an account can have come back. -#}
-  {%- set first_day = 'greatest(' ~ first_day ~ ', least(' ~ as_of_day() ~ ', ' ~ date_literal(since) ~ '))' %}
+  {%- set rebuilt = 'least(' ~ as_of_day() ~ ', ' ~ date_literal(since) ~ ')' %}
+  {%- set first_day = 'greatest(' ~ first_day ~ ', ' ~ rebuilt ~ ')' %}
 {%- endif %}
 {%- set million = 1000000 %}
 {%- set weekdays = range(7) %}
 
 with latest as (
-  select account, product, currency, first_currency, snapshot_at
+  select
+    account,
+    product,
+    currency,
+    first_currency,
+    snapshot_at
   from {{ ref('int_tap_balance__latest') }}
 ),
 
 days as (
-  select account, product, currency, day, burn10000
+  select
+    account,
+    product,
+    currency,
+    day,
+    burn10000
   from {{ ref('int_tap_balance__days') }}
   where
     coverage = 'complete'
@@ -41,7 +52,7 @@ newest as (
 ),
 
 judged as (
-  {{ each_day('latest', first_day, as_of_day()) }}
+  select each_day.* from {{ each_day('latest', first_day, as_of_day()) }} as each_day
 ),
 
 past as (
@@ -62,8 +73,8 @@ placed as (
   select
     past.*,
     mod(28 - age, 7) as ahead,
-    row_number() over (partition by account, day order by burn10000 desc, age) as place,
-    lead(burn10000) over (partition by account, day order by burn10000 desc, age) as next10000
+    row_number() over (partition by account, day order by burn10000 desc, age asc) as place,
+    lead(burn10000) over (partition by account, day order by burn10000 desc, age asc) as next10000
   from past
 ),
 
@@ -175,10 +186,10 @@ weights as (
   select
     ratios.*,
     deviations.deviation_e6,
-    abs(last_ratio - older_ratio) as difference,
+    abs(ratios.last_ratio - ratios.older_ratio) as difference,
     case
-      when last_ratio = older_ratio then {{ million // 4 }}
-      when deviation_e6 = 0 then {{ million }}
+      when ratios.last_ratio = ratios.older_ratio then {{ million // 4 }}
+      when deviations.deviation_e6 = 0 then {{ million }}
       else least({{ million }}, greatest({{ million // 4 }}, {{ divided_down(
         '4 * abs(last_ratio - older_ratio) * typical_e6', 'nullif(10 * deviation_e6, 0)'
       ) }}))
@@ -238,8 +249,8 @@ select
   {%- endfor %}
   -- The factors of the range, in quarters of a millionth: 1.05 + 1.25 noise + 0.5 change, and
   -- 1.05 + 0.5 noise + 0.75 change.
-  cast({{ 4200000 }} + 5 * noise + 2 * change as {{ type_amount() }}) as low_factor_4e6,
-  cast({{ 4200000 }} + 2 * noise + 3 * change as {{ type_amount() }}) as high_factor_4e6
+  cast({{ 4200000 }} + 5 * uncertain.noise + 2 * uncertain.change as {{ type_amount() }}) as low_factor_4e6,
+  cast({{ 4200000 }} + 2 * uncertain.noise + 3 * uncertain.change as {{ type_amount() }}) as high_factor_4e6
 from sums
 inner join latest on sums.account = latest.account
 left join uncertain on sums.account = uncertain.account and sums.day = uncertain.day

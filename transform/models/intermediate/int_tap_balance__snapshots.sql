@@ -59,7 +59,7 @@ changing_snapshots as (
   {%- if since %}
   union all
   select {{ columns }}, false as is_new
-  from ({{ snapshots_before(timestamp_literal(since), columns) }}) as earlier
+  from ({{ snapshots_before(timestamp_literal(since), columns) }}) as earlier  -- noqa: AL05
   {%- endif %}
 ),
 

@@ -45,7 +45,10 @@ levels as (
 ),
 
 latest as (
-  select account, first_day from {{ ref('int_tap_balance__latest') }}
+  select
+    account,
+    first_day
+  from {{ ref('int_tap_balance__latest') }}
 ),
 
 accounts as (
@@ -55,7 +58,12 @@ accounts as (
     levels.empty_since,
     levels.critical_since,
     levels.low_since,
-    case runway.status when 'empty' then 3 when 'critical' then 2 when 'low' then 1 else 0 end as urgency,
+    case runway.status
+      when 'empty' then 3
+      when 'critical' then 2
+      when 'low' then 1
+      else 0
+    end as urgency,
     {{ days_left_in_words() }} as words
   from runway
   inner join levels on runway.account = levels.account
@@ -71,14 +79,19 @@ found as (
     '{{ reason }}' as reason,
     '{{ rule.severity }}' as severity,
     {{ rule.since }} as since,
-    'account ' || account || {% if reason == 'empty' %} ' is empty: ' || {{ money('total_balance') }} || ' at ' || {{ clock('snapshot_at') }}
+    'account ' || account || {% if reason == 'empty' -%}
+    ' is empty: ' || {{ money('total_balance') }} || ' at ' || {{ clock('snapshot_at') }}
     {%- elif reason == 'critical' %} ' is critical: ' || {{ money('total_balance') }}
     || case when balance <= 0 then ' of gifts, which can expire' else '' end
     || case
-      when total_balance < min_balance then ' is below its min_balance of ' || {{ money('min_balance') }} else ''
+      when total_balance < min_balance
+        then ' is below its min_balance of ' || {{ money('min_balance') }}
+      else ''
     end || case
       when complete_days < 3
-        then coalesce(', empty ' || {{ hours_in_words('surge_hours_left') }} || ' at the present pace', '')
+        then coalesce(
+          ', empty ' || {{ hours_in_words('surge_hours_left') }} || ' at the present pace', ''
+        )
       when burn_per_day10000 = 0 then ', too little to send a message; nothing was sent in 28 days'
       else ', ' || words
     end
