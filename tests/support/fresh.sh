@@ -68,6 +68,8 @@ run() {
   unshare --mount --pid --fork bash -c '
     mount -t proc proc "$1/proc"
     mount -t tmpfs -o mode=1777 tmpfs "$1/dev/shm"
+    mount -t devpts -o newinstance,ptmxmode=0666 devpts "$1/dev/pts"
+    mount --bind "$1/dev/pts/ptmx" "$1/dev/ptmx"
     exec chroot --userspec=user:user "$1" "${@:3}" bash -c "cd ~/tap-balance && $2"
   ' bash "$root" "$1" env -i "${environment[@]}" > "$root/output" 2>&1 &
   running=$!
