@@ -69,9 +69,13 @@ LASTED: dict[str, float] = {}
 @pytest.fixture(scope="module", autouse=True)
 def durations(request: pytest.FixtureRequest) -> Iterator[None]:
     yield
-    reporter: Any = request.config.pluginmanager.get_plugin("terminalreporter")
-    for test, seconds in LASTED.items():
-        reporter.write_line(f"{seconds:4.0f} s for the run of {test}")
+    plugin = request.config.pluginmanager.get_plugin
+    reporter: Any = plugin("terminalreporter")
+    capture: Any = plugin("capturemanager")
+    with capture.global_and_fixture_disabled():
+        reporter.ensure_newline()
+        for test, seconds in LASTED.items():
+            reporter.write_line(f"{seconds:4.0f} s for the run of {test}")
 
 
 class Run:
