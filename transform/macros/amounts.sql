@@ -28,3 +28,18 @@
 {% macro decimal_of(amount10000) -%}
   cast({{ amount10000 }} * 0.0001 as numeric(38, 4))
 {%- endmacro %}
+
+{#- By how much a snapshot differs from the one before it; null where there is none. -#}
+{% macro differences() -%}
+  cast(balance10000 as {{ tap_balance.type_amount() }}) - previous_balance10000 as paid10000,
+  cast(gift_balance10000 as {{ tap_balance.type_amount() }}) - previous_gift_balance10000 as gift10000
+{%- endmacro %}
+
+{#- What such a difference means: an amount of a paid balance that is gone was spent, and so on. -#}
+{% macro movements() -%}
+  case when paid10000 < 0 then -paid10000 when paid10000 >= 0 then 0 end as spend10000,
+  case when paid10000 > 0 then paid10000 when paid10000 <= 0 then 0 end as top_up10000,
+  case when gift10000 > 0 then gift10000 when gift10000 <= 0 then 0 end as gift_granted10000,
+  case when gift10000 < 0 then -gift10000 when gift10000 >= 0 then 0 end
+    as gift_used_or_expired10000
+{%- endmacro %}

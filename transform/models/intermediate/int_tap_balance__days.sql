@@ -26,8 +26,7 @@ with snapshots as (
     currency,
     previous_snapshot_at,
     snapshot_at,
-    balance10000 - cast(previous_balance10000 as {{ type_amount() }}) as paid10000,
-    gift_balance10000 - cast(previous_gift_balance10000 as {{ type_amount() }}) as gift10000,
+    {{ differences() }},
     -- The whole of a change counts on the day that its snapshot closes, also after a gap.
     case
       when previous_snapshot_at is null then cast(snapshot_at as date)
@@ -44,11 +43,7 @@ with snapshots as (
 changes as (
   select
     snapshots.*,
-    case when paid10000 < 0 then -paid10000 when paid10000 >= 0 then 0 end as spend10000,
-    case when paid10000 > 0 then paid10000 when paid10000 <= 0 then 0 end as top_up10000,
-    case when gift10000 > 0 then gift10000 when gift10000 <= 0 then 0 end as gift_granted10000,
-    case when gift10000 < 0 then -gift10000 when gift10000 >= 0 then 0 end
-      as gift_used_or_expired10000
+    {{ movements() }}
   from snapshots
   {%- if since %}
   where day >= {{ date_literal(since) }}

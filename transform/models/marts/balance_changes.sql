@@ -5,8 +5,7 @@ with snapshots as (
   select
     *,
     {{ seconds_between('previous_snapshot_at', 'snapshot_at') }} as elapsed_seconds,
-    cast(balance10000 as {{ type_amount() }}) - previous_balance10000 as paid10000,
-    cast(gift_balance10000 as {{ type_amount() }}) - previous_gift_balance10000 as gift10000
+    {{ differences() }}
   from {{ ref('int_tap_balance__snapshots') }}
 ),
 
@@ -25,11 +24,7 @@ changes as (
     previous_gift_balance10000,
     gift_balance10000,
     total_balance10000,
-    case when paid10000 < 0 then -paid10000 when paid10000 >= 0 then 0 end as spend10000,
-    case when paid10000 > 0 then paid10000 when paid10000 <= 0 then 0 end as top_up10000,
-    case when gift10000 > 0 then gift10000 when gift10000 <= 0 then 0 end as gift_granted10000,
-    case when gift10000 < 0 then -gift10000 when gift10000 >= 0 then 0 end
-      as gift_used_or_expired10000
+    {{ movements() }}
   from snapshots
 )
 
