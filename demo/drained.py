@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from datetime import datetime
-    from pathlib import Path
 
     import embedded
 
@@ -43,18 +42,8 @@ def moments(now: datetime) -> Iterator[tuple[str, tuple[str, ...]]]:
         yield title, ("build", "--vars", variables)
 
 
-def only_alerts_failed(results: Path) -> bool:
-    """Whether dbt's run_results.json has no failures but those of alerts."""
-    manifest = json.loads(results.with_name("manifest.json").read_text(encoding="utf-8"))
-    return all(
-        result["status"] == "fail" and "alert" in manifest["nodes"][result["unique_id"]]["tags"]
-        for result in json.loads(results.read_text(encoding="utf-8"))["results"]
-        if result["status"] not in {"success", "pass", "warn"}
-    )
-
-
-def told(database: embedded.Postgres) -> str:
-    """What the alerts say of the account."""
+def alert(database: embedded.Postgres) -> str:
+    """The alert of the account."""
     return database.psql(
         "SELECT message FROM tap_balance_marts.balance_alerts "
         "WHERE account = 'drained' AND reason <> 'surge' AND state <> 'over'",

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import errno
-import json
 import os
 import subprocess
 from typing import TYPE_CHECKING
 
-import drained
 import pytest
 from steps import run_command, start
 
@@ -79,22 +77,3 @@ def test_a_folder_that_cannot_be_written_is_one_line(
         raise error
 
     assert printed(write, monkeypatch) == expected
-
-
-@pytest.mark.parametrize(
-    ("statuses", "expected"),
-    [
-        ({"model": "success", "column": "pass", "alert": "fail"}, True),
-        ({"model": "success", "column": "fail", "alert": "fail"}, False),
-        ({"model": "success", "column": "pass", "alert": "error"}, False),
-        ({"model": "error", "column": "skipped", "alert": "skipped"}, False),
-    ],
-)
-def test_an_alert_that_fails_is_no_failure_of_dbt(
-    statuses: dict[str, str], *, expected: bool, tmp_path: Path
-) -> None:
-    nodes = {name: {"tags": ["alert"] if name == "alert" else []} for name in statuses}
-    (tmp_path / "manifest.json").write_text(json.dumps({"nodes": nodes}))
-    results = [{"unique_id": name, "status": status} for name, status in statuses.items()]
-    (tmp_path / "run_results.json").write_text(json.dumps({"results": results}))
-    assert drained.only_alerts_failed(tmp_path / "run_results.json") is expected
