@@ -6,12 +6,11 @@
 # Builds a root with debootstrap, clones HEAD into it, and runs each COMMAND in the clone. Prints how long each took and
 # its last lines; all output is in output/fresh-SUITE.log. Exits with 1 if a command failed. Needs root.
 #
-# DEBIAN_MIRROR  where Debian packages come from
+# DEBIAN_MIRROR  where Debian packages come from, if not from where debootstrap takes them by itself
 # PIP_CERT       the CA bundle of a proxy on this machine, which is copied
 set -euo pipefail
 
 PACKAGES=python3,python3-venv,git,ca-certificates,make
-DEBIAN_MIRROR=${DEBIAN_MIRROR:-http://deb.debian.org/debian}
 # How pip and uv reach an index from here.
 FROM_THIS_MACHINE='^(PIP_(EXTRA_)?INDEX_URL|UV_(DEFAULT_|EXTRA_)?INDEX(_URL)?|(HTTPS?|ALL|NO)_PROXY)='
 LAST_LINES=25
@@ -45,7 +44,7 @@ build_root() {
   # Older releases of debootstrap do not know the newest suites, which are built as sid is.
   script=/usr/share/debootstrap/scripts/$suite
   [ -e "$script" ] || script=/usr/share/debootstrap/scripts/sid
-  debootstrap --variant=minbase --include="$PACKAGES" "$suite" "$root" "$DEBIAN_MIRROR" "$script" >> "$log" 2>&1 ||
+  debootstrap --variant=minbase --include="$PACKAGES" "$suite" "$root" "${DEBIAN_MIRROR:-}" "$script" >> "$log" 2>&1 ||
     fail 'debootstrap failed'
   cp /etc/resolv.conf /etc/hosts "$root/etc/"
   if [ -n "${PIP_CERT:-}" ]; then
