@@ -85,7 +85,7 @@ format: .venv/ready ## Format the code and mend what ruff can mend
 	.venv/bin/ruff check --fix .
 	.venv/bin/ruff format .
 
-lock: .venv/ready ## Pin the newest allowed versions anew in requirements/
+lock: .venv/ready ## Pin the newest allowed versions in requirements/
 	@for group in $(LOCKS); do \
 	  $(COMPILE) --group $$group --output-file requirements/$$group.txt || exit; \
 	done

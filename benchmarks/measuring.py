@@ -126,7 +126,7 @@ def run(
 def in_turn(
     rounds: int, contestants: Mapping[str, Callable[[], Sample]]
 ) -> dict[str, list[Sample]]:
-    """Run all contestants one after the other, so many times."""
+    """Run all contestants one after the other, N times."""
     taken: dict[str, list[Sample]] = {name: [] for name in contestants}
     for _ in range(rounds):
         for name, measure in contestants.items():

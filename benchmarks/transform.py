@@ -78,7 +78,7 @@ WHERE luck <> 7
 
 
 class Database:
-    """A Postgres with snapshots of so many accounts, and dbt to model them."""
+    """A Postgres with snapshots of N accounts, and dbt to model them."""
 
     def __init__(self, server: embedded.Postgres, folder: Path, accounts: int) -> None:
         self.server = server
@@ -271,7 +271,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="smaller, and RESULTS.md stays")
     parser.add_argument(
-        "--large", type=int, metavar="ACCOUNTS", help="so many accounts; 10000 take 60 GB and hours"
+        "--large",
+        type=int,
+        metavar="ACCOUNTS",
+        help="number of them; 10000 take 60 GB and hours",
     )
     parser.add_argument("--hours", type=int, default=YEAR, help="of their history; a year")
     options = parser.parse_args()

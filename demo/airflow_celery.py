@@ -362,7 +362,7 @@ class Cluster(Airflow):
         """Wait for rows in Airflow's metadata.
 
         Raises:
-            TimeoutError: There are none after so many seconds.
+            TimeoutError: There are none after that time.
         """
         deadline = time.monotonic() + patience
         while not (rows := self.query(sql, *parameters)):

@@ -155,7 +155,7 @@ def copy_dags(folder: Path, constants: Mapping[str, str]) -> None:
     """Copy the DAGs as a user does, and edit constants of their settings.py.
 
     Args:
-        folder: A DAG folder, made anew.
+        folder: A DAG folder; it is replaced.
         constants: Name -> source of the value.
     """
     shutil.rmtree(folder, ignore_errors=True)

@@ -51,7 +51,7 @@ GRANT USAGE ON SCHEMA :"source_schema" TO :"dbt", :"reader";
 GRANT SELECT ON ALL TABLES IN SCHEMA :"source_schema" TO :"dbt", :"reader";
 ALTER DEFAULT PRIVILEGES FOR ROLE :"loader" IN SCHEMA :"source_schema" GRANT SELECT ON TABLES TO :"dbt", :"reader";
 
--- dbt makes its tables anew, so that the readers need default privileges.
+-- dbt rebuilds its tables, so the readers need default privileges.
 CREATE SCHEMA IF NOT EXISTS :"marts_schema" AUTHORIZATION :"dbt";
 GRANT USAGE ON SCHEMA :"marts_schema" TO :"reader";
 GRANT SELECT ON ALL TABLES IN SCHEMA :"marts_schema" TO :"reader";

@@ -180,7 +180,7 @@ def read_catalog(file: IO[str]) -> dict[str, Any]:
     """Read a catalog file.
 
     Raises:
-        SettingsError: It is no JSON object.
+        SettingsError: It is not a JSON object.
     """
     try:
         catalog = json.loads(file.read())

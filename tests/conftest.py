@@ -20,7 +20,7 @@ from bank import Bank, serving
 from deployment import Deployment
 from hypothesis import HealthCheck, settings
 from meltano_project import forget_the_users_settings
-from modelled import KINDS, tell
+from modelled import KINDS, model
 from parts import REAL_SNOWFLAKE, ROOT
 from runners import Meltano
 from snowflake_target import SnowflakeServer, emulated_snowflake
@@ -227,8 +227,8 @@ def modelled_histories(
             kind: stack.enter_context(warehouse_of(kind, postgres, folder))
             for kind, folder in folders.items()
         }
-        told = pool.map(tell, warehouses.values(), folders.values())
-        yield dict(zip(KINDS, told, strict=True))
+        modelled = pool.map(model, warehouses.values(), folders.values())
+        yield dict(zip(KINDS, modelled, strict=True))
 
 
 @pytest.fixture(params=KINDS)

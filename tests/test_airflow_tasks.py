@@ -97,7 +97,7 @@ def test_shards_at_once_in_one_project_and_a_shard_run_twice_make_one_row_per_ac
 
 
 def test_a_task_installs_nothing(deployment: Deployment, tmp_path: Path) -> None:
-    """Shards at once would install over each other; Meltano 4.4.1 does so whatever it is told."""
+    """Shards at once would install over each other; Meltano 4.4.1 does so with any settings."""
     plugins = {
         kind: [{"name": name, "namespace": kind, "pip_url": "./not-there"}]
         for kind, name in (("extractors", "tap-balance"), ("loaders", "target-postgres"))

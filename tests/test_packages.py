@@ -121,7 +121,7 @@ def test_the_sdist_holds_what_the_wheel_is_built_from_and_nothing_else(packages:
     ],
 )
 def test_meltano_compiles_what_it_installs(meltano: None, plugin: str, package: str) -> None:
-    """uv, which Meltano installs with, does so only if it is told to: `--compile` in `pip_url`."""
+    """uv, which Meltano installs with, does so only with an option: `--compile` in `pip_url`."""
     assert meltano is None
     (installed,) = (ROOT / ".meltano" / plugin / "venv" / "lib").glob(
         f"python*/site-packages/{package}"

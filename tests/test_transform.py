@@ -51,7 +51,7 @@ def test_the_unit_tests_pass_with_every_variable_fixed(history: History, tmp_pat
 
 
 def test_changes_are_what_python_finds(history: History) -> None:
-    for told in history.told:
+    for build in history.builds:
         nothing: tuple[None, ...] = (None,) * 4
         expected = [
             (
@@ -66,15 +66,15 @@ def test_changes_are_what_python_finds(history: History) -> None:
                 change.row.total,
                 *(change.amounts or nothing),
             )
-            for change in marts.changes(told.rows, told.as_of)
+            for change in marts.changes(build.rows, build.as_of)
         ]
-        assert ordered(told.changes) == ordered(as_text(expected))
+        assert ordered(build.changes) == ordered(as_text(expected))
 
 
 def test_days_are_what_python_finds(history: History) -> None:
     nothing: tuple[None, ...] = (None,) * 4
-    for told in history.told:
-        days = marts.daily(marts.changes(told.rows, told.as_of), told.as_of)
+    for build in history.builds:
+        days = marts.daily(marts.changes(build.rows, build.as_of), build.as_of)
         expected = [
             (
                 *series[:2],
@@ -88,31 +88,33 @@ def test_days_are_what_python_finds(history: History) -> None:
             )
             for (series, day), found in days.items()
         ]
-        assert ordered(told.daily) == ordered(as_text(expected))
-    assert {row[4] for row in history.told[-1].daily} == {"complete", "partial", "unknown"}
+        assert ordered(build.daily) == ordered(as_text(expected))
+    assert {row[4] for row in history.builds[-1].daily} == {"complete", "partial", "unknown"}
 
 
 def test_the_latest_are_what_python_finds(history: History) -> None:
-    for told in history.told:
-        newest = {change.row.account: change.row for change in marts.changes(told.rows, told.as_of)}
+    for build in history.builds:
+        newest = {
+            change.row.account: change.row for change in marts.changes(build.rows, build.as_of)
+        }
         expected = [
             (
                 row.account,
                 row.at,
-                max((told.as_of - row.observed_at) // timedelta(seconds=1), 0),
+                max((build.as_of - row.observed_at) // timedelta(seconds=1), 0),
                 row.paid,
                 *row.row[-3:],
             )
             for row in newest.values()
         ]
-        assert ordered(told.latest) == ordered(as_text(expected))
+        assert ordered(build.latest) == ordered(as_text(expected))
 
 
 def test_runways_are_what_python_finds(history: History) -> None:
     statuses = set()
-    for told in history.told:
-        changes = marts.changes(told.rows, told.as_of)
-        found = marts.runway(changes, marts.daily(changes, told.as_of), told.as_of)
+    for build in history.builds:
+        changes = marts.changes(build.rows, build.as_of)
+        found = marts.runway(changes, marts.daily(changes, build.as_of), build.as_of)
         expected = [
             (
                 account,
@@ -126,21 +128,21 @@ def test_runways_are_what_python_finds(history: History) -> None:
             )
             for account, runway in found.items()
         ]
-        assert ordered(told.runway) == ordered(as_text(expected))
+        assert ordered(build.runway) == ordered(as_text(expected))
         statuses |= {runway.status for runway in found.values()}
     assert statuses == {"ok", "low", "critical", "empty", "accumulating", "stale"}
 
 
 def test_alerts_fail_or_warn_and_name_accounts_and_numbers(history: History) -> None:
-    told = history.told[-1]
+    build = history.builds[-1]
     done = history.dbt("test", "--select", "tag:alert")
     assert done.returncode == 1
-    alerts = [row for row in told.alerts if row[4] != "over"]
+    alerts = [row for row in build.alerts if row[4] != "over"]
     counts = Counter(row[3] for row in alerts)
     assert f"FAIL {counts['error']} alerts_that_need_a_person" in done.stdout
     assert f"WARN {counts['warn']} alerts_to_know_of" in done.stdout
     # Those accounts that are too new to be judged are no alert.
-    expected = {(row[0], row[1]) for row in told.runway if row[1] not in {"ok", "accumulating"}}
+    expected = {(row[0], row[1]) for row in build.runway if row[1] not in {"ok", "accumulating"}}
     found = {(row[1], row[2]) for row in alerts if row[2] != "surge"}
     assert found == {*expected, ("a25", "unjudged")}
     printed = re.sub("\033.*?m", "", done.stdout)
@@ -161,7 +163,7 @@ def test_the_loaded_table_gets_an_index_only_by_the_operation(history: History) 
 
 @pytest.mark.parametrize("history", ["postgres"], indirect=True)
 def test_no_account_at_all_is_an_alert(history: History) -> None:
-    accounts = [row[0] for row in history.told[-1].runway]
+    accounts = [row[0] for row in history.builds[-1].runway]
     chosen = ("--select", "int_tap_balance__latest+")
     done = history.dbt("run", *chosen, retired_accounts=accounts)
     assert done.returncode == 0, done.stdout
@@ -174,10 +176,10 @@ def test_no_account_at_all_is_an_alert(history: History) -> None:
 
 
 def test_a_time_before_what_is_built_is_an_error(history: History) -> None:
-    done = history.dbt("run", as_of=history.told[0].as_of)
+    done = history.dbt("run", as_of=history.builds[0].as_of)
     assert done.returncode == 1, done.stdout
     assert "as_of is earlier than what has been built; add --full-refresh" in done.stdout
-    assert ordered(history.warehouse.query(CHANGES)) == ordered(history.told[-1].changes)
+    assert ordered(history.warehouse.query(CHANGES)) == ordered(history.builds[-1].changes)
 
 
 def test_a_text_reaches_the_database_as_it_is(history: History) -> None:

@@ -34,7 +34,7 @@ class Danger:
     """Of hourly snapshots, which end now."""
 
     burned: Callable[[int], Decimal]
-    """In the hour that ended so many hours ago."""
+    """In the hour that ended N hours ago."""
 
     truth_days: Decimal
     status: str

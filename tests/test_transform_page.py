@@ -24,9 +24,9 @@ pytestmark = pytest.mark.e2e
 
 def test_the_page_shows_every_account_its_amount_and_its_status(history: History) -> None:
     text = history.page.read_text(encoding="utf-8")
-    totals = {row[0]: Decimal(str(row[6])) for row in history.told[-1].latest}
-    assert text.count("<article") == len(history.told[-1].runway)
-    for account, status, *_ in history.told[-1].runway:
+    totals = {row[0]: Decimal(str(row[6])) for row in history.builds[-1].latest}
+    assert text.count("<article") == len(history.builds[-1].runway)
+    for account, status, *_ in history.builds[-1].runway:
         card = text.split(f"<h2>{html.escape(str(account))} <", 1)[1].split("</article>", 1)[0]
         assert f" {status}: " in card
         assert f">{totals[account]:,.4f} " in card
@@ -38,7 +38,7 @@ def test_the_page_shows_every_account_its_amount_and_its_status(history: History
 
 @pytest.mark.parametrize("history", ["postgres"], indirect=True)
 def test_the_page_says_that_not_all_accounts_have_a_chart(history: History) -> None:
-    path = page_of(history.warehouse, history.folder, history.told[-1].as_of, charts=2)
+    path = page_of(history.warehouse, history.folder, history.builds[-1].as_of, charts=2)
     text = path.read_text(encoding="utf-8")
     assert "Only the first 2 of 50 accounts have a chart." in text
     assert text.count("<svg ") == 2
@@ -85,7 +85,7 @@ def test_the_page_is_readable_without_network_on_a_phone_in_the_dark_and_without
         "accumulating": "…",
         "ok": "✓",
     }
-    status_of = {str(row[0]): str(row[1]) for row in history.told[-1].runway}
+    status_of = {str(row[0]): str(row[1]) for row in history.builds[-1].runway}
     assert len(seen["dark"]["statuses"]) == 50
     for account, line in seen["dark"]["statuses"]:
         assert line.startswith(f"{signs[status_of[account]]} {status_of[account]}: ")
@@ -93,7 +93,7 @@ def test_the_page_is_readable_without_network_on_a_phone_in_the_dark_and_without
     charts = seen["phone"]["charts"]
     topped_up = sum(
         1
-        for row in history.told[-1].daily
+        for row in history.builds[-1].daily
         if row[0] == "a11" and row[11] not in {None, "0"} and str(row[3]) > "2026-01-01"
     )
     assert charts["a11"]["triangles"] == topped_up > 0

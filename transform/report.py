@@ -84,7 +84,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--dbt", default="dbt", help="the dbt command")
     parser.add_argument("--output", type=Path, required=True, help="the file to write")
-    parser.add_argument("--charts", type=int, default=100, help="charts for so many accounts")
+    parser.add_argument("--charts", type=int, default=100, help="maximum number of charts")
     parser.add_argument("--vars", default="{}", help="dbt variables, as for the models")
     options = parser.parse_args()
     urgency = list(STATUSES)

@@ -271,7 +271,7 @@ def simulated(kind: str, number: int, *, stops: int = HOURS) -> Account:
 
 
 def attacked(account: Account, hour: int, times: float, hours: int = 24) -> Account | None:
-    """The same account, burning so many times its average of four weeks more from an hour on."""
+    """The same account, from an hour on burning a multiple of its average of four weeks more."""
     average = sum(account.burn[hour - 24 * 28 : hour]) // (24 * 28)
     if not average or account.total(hour - 1) <= 0:
         return None

@@ -49,7 +49,7 @@ class Case:
         return DAY + self.hour_of_day * HOUR
 
     def row(self, more: int = 0) -> tuple[str, datetime, list[int | None], list[int | None]]:
-        """Its snapshots, with those of so many hours after the moment."""
+        """Its snapshots, with those of the given hours after the moment."""
         own = self.account
         first = max(own.first, self.hour + 1 - HISTORY)
         hours = range(first, self.hour + 1 + more)
@@ -106,7 +106,7 @@ def attacks(
 
 
 def days(make: Callable[..., Account], kind: str, number: int, count: int) -> Iterator[Case]:
-    """The midnights of so many days in a row, each to be followed for 23 hours."""
+    """The midnights of N days in a row, each to be followed for 23 hours."""
     account = make(kind, number)
     first = max(FIRST // 24, account.first // 24 + 9)
     for day in range(first, first + count):

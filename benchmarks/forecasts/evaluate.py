@@ -41,7 +41,7 @@ MEANS = ("mean of 7 days", "mean of 28 days")
 
 @dataclass
 class Plan:
-    """What is judged: so many accounts of each kind, and moments of each."""
+    """What is judged: the number of accounts of each kind, and of moments of each."""
 
     simulated: int
     real: int

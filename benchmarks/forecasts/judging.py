@@ -55,7 +55,7 @@ CROSS JOIN LATERAL (SELECT first_at + (number - 1) * interval '1 hour') AS hour 
 WHERE own IS NOT NULL;
 ANALYZE tap_balance.balance;
 """
-# A plain mean of the complete days among the last so many.
+# A plain mean of the complete days among the last N.
 MEANS = """
 SELECT latest.account, latest.total_balance10000 / nullif(avg(burn10000), 0)
 FROM {schema}.balance_latest AS latest

@@ -112,7 +112,7 @@ def _log(days: float | None) -> float:
 
 
 def _alarms(rows: Sequence[Judged]) -> Figures:
-    """Of the attacks on accounts that were in no alarm before: alarms within so many hours."""
+    """Of the attacks on accounts that were in no alarm before: alarms within N hours."""
     attacks: dict[tuple[str, int], dict[float, Answer]] = defaultdict(dict)
     for row in rows:
         attacks[row.case.account.kind, row.case.number][row.case.truth] = row.answer

@@ -787,7 +787,7 @@ def fails_then_works(headers: dict[str, str], status: int = 429) -> list[Script]
 
 
 def at(seconds: float) -> Script:
-    """Answer 429 with a date so many seconds from then."""
+    """Answer 429 with a date N seconds from then."""
 
     def step(wire: Wire) -> None:
         moment = dt.datetime.now(dt.timezone.utc) + dt.timedelta(seconds=seconds)

@@ -205,7 +205,7 @@ class Rate:
         return 4_200_000 + 2 * self.noise + 3 * self.change
 
     def need_e6(self, days_200ths: int, begun: int) -> int:
-        """What so many 200ths of a day burn from `begun` seconds after midnight on."""
+        """What N 200ths of a day burn from `begun` seconds after midnight on."""
         burned = [self._burned(days_200ths, start) for start in (0, 1)]
         return (burned[0] * (86_400 - begun) + burned[1] * begun) // (86_400 * 200)
 

@@ -56,8 +56,8 @@ ALERTS = f"""
 
 
 @dataclass
-class Told:
-    """What the models said at one time, and what had been loaded by then."""
+class Build:
+    """What the models contain at one time, and what had been loaded by then."""
 
     as_of: datetime
     rows: list[Snapshot]
@@ -74,18 +74,18 @@ class History:
 
     warehouse: Warehouse
     folder: Path
-    told: list[Told]
+    builds: list[Build]
     page: Path
 
     def dbt(
         self, *arguments: str, as_of: datetime | None = None, **variables: object
     ) -> subprocess.CompletedProcess[str]:
-        """Run dbt on it, at the time of the last step if no other is said."""
-        as_of = as_of or self.told[-1].as_of
+        """Run dbt on it, at the time of the last step if there is no other."""
+        as_of = as_of or self.builds[-1].as_of
         return dbt(self.warehouse, self.folder, *arguments, as_of=as_of, **variables)
 
 
-def tell(warehouse: Warehouse, folder: Path) -> History:
+def model(warehouse: Warehouse, folder: Path) -> History:
     every = histories.quarter()
     tries = histories.tried_again(every)
     first = IN_AN_OUTAGE
@@ -104,21 +104,21 @@ def tell(warehouse: Warehouse, folder: Path) -> History:
         [row for row in [*tries, *every] if row.at > first + HOUR],
     ]
     times = [first, first + HOUR, histories.START + histories.HOURS * HOUR]
-    told: list[Told] = []
+    builds: list[Build] = []
     for rows, hour in zip(steps, times, strict=True):
         as_of = hour + timedelta(minutes=20)
         warehouse.load(rows)
         # Also with accounts that are critical, stale and empty.
         done = dbt(warehouse, folder, "build", as_of=as_of)
         assert done.returncode == 0, done.stdout
-        told.append(
-            Told(
+        builds.append(
+            Build(
                 as_of,
-                [*(told[-1].rows if told else []), *rows],
+                [*(builds[-1].rows if builds else []), *rows],
                 *(warehouse.query(sql) for sql in (CHANGES, DAILY, LATEST, RUNWAY, ALERTS)),
             )
         )
-    return History(warehouse, folder, told, page_of(warehouse, folder, told[-1].as_of))
+    return History(warehouse, folder, builds, page_of(warehouse, folder, builds[-1].as_of))
 
 
 def page_of(warehouse: Warehouse, folder: Path, as_of: datetime, charts: int = 100) -> Path:

@@ -244,7 +244,7 @@ class Jsonl(Files):
 
 
 class Csv(Files):
-    """meltanolabs-target-csv, which begins each of its files anew: one file for each run."""
+    """meltanolabs-target-csv, which overwrites each of its files: one file for each run."""
 
     plugin = "target-csv"
     methods = ("append-only", "overwrite")

@@ -158,7 +158,7 @@
   {%- endif -%}
 {% endmacro %}
 
-{#- Postgres writes the expressions of a CTE out wherever they are used, unless it is told not to. -#}
+{#- Postgres writes the expressions of a CTE out wherever they are used, unless MATERIALIZED prevents it. -#}
 {% macro materialized() -%}
   {{ 'materialized' if target.type == 'postgres' }}
 {%- endmacro %}

@@ -20,7 +20,7 @@
   {%- endfor -%}
 {%- endmacro %}
 
-{#- What so many days burn from a moment on of which `begun` seconds of the day are over, x 10000 and
+{#- What a number of days burns from a moment on of which `begun` seconds of the day are over, x 10000 and
     a million; `from_0` and `from_1` are burned_from. -#}
 {% macro need_e6(from_0, from_1, begun) -%}
   {{ tap_balance.divided_down(

@@ -27,7 +27,7 @@
   {{ timestamp_literal(as_of_datetime()) }}
 {%- endmacro %}
 
-{#- The UTC day of `as_of`, moved by so many days. -#}
+{#- The UTC day of `as_of`, moved by a number of days. -#}
 {% macro as_of_day(move=0) -%}
   {{ date_literal(as_of_datetime() + modules.datetime.timedelta(days=move)) }}
 {%- endmacro %}
@@ -46,7 +46,7 @@
   cast(floor(extract(epoch from {{ later }} - {{ earlier }})) as bigint)
 {%- endmacro %}
 
-{#- A date, so many days later. -#}
+{#- A date, a number of days later. -#}
 {% macro days_after(day, days) -%}
   {{ adapter.dispatch('days_after', 'tap_balance')(day, days) }}
 {%- endmacro %}

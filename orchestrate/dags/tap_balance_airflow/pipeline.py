@@ -229,12 +229,12 @@ def alert(context: Mapping[str, Any]) -> None:
 
 def notify(context: Mapping[str, Any], message: str) -> None:
     """Send a message through all notifiers, then fail if one of them could not."""
-    told = {**context, "message": message, "subject": message.splitlines()[0]}
+    notified = {**context, "message": message, "subject": message.splitlines()[0]}
     errors = []
     for notifier in settings.notifiers():
         try:
-            notifier.render_template_fields(told)
-            notifier.notify(told)
+            notifier.render_template_fields(notified)
+            notifier.notify(notified)
         except Exception as error:  # noqa: BLE001, PERF203 - the others must still be sent
             errors.append(f"{type(notifier).__name__}: {error}")
     if errors:

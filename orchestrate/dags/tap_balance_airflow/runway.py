@@ -1,4 +1,4 @@
-"""How long each balance lasts: the dbt models after each load, then who must be told.
+"""How long each balance lasts: the dbt models after each load, then the alerts.
 
 `build` runs dbt, `alerts` reports the accounts whose state has changed: once when an account comes
 into trouble, once when it is over.
