@@ -39,25 +39,6 @@ class Source:
         }
         return sorted(found, key=len, reverse=True)
 
-    @cached_property
-    def next_steps(self) -> set[str]:
-        """What to do next: second arguments of errors and rules, and `next_step`."""
-        nodes: list[ast.expr] = []
-        for tree in self._trees:
-            for node in ast.walk(tree):
-                if isinstance(node, ast.Call) and _name(node.func).endswith(("Error", "_Rule")):
-                    nodes += node.args[1:2]
-                if isinstance(node, ast.keyword) and node.arg == "next_step":
-                    nodes.append(node.value)
-        names = {_name(node) for node in nodes} - {""}
-        for tree in self._trees:
-            nodes += [
-                node.value
-                for node in ast.walk(tree)
-                if isinstance(node, ast.Assign) and _name(node.targets[0]) in names
-            ]
-        return {_joined(parts) for node in nodes if (parts := _parts(node))}
-
 
 def pattern_of(text: str) -> re.Pattern[str]:
     """The pattern of what a text can become; what differs at its ends does not count."""
