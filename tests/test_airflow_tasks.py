@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from airflow_home import Airflow
     from deployment import Deployment
 
 pytestmark = [pytest.mark.e2e, pytest.mark.usefixtures("meltano")]
@@ -37,8 +38,8 @@ from tap_balance_airflow import meltano
 load = meltano.Load(task_id="load", shape={})
 # As Airflow's task runner does: a SIGTERM calls on_kill, the time-out raises.
 signal.signal(signal.SIGTERM, lambda *_: load.on_kill())
-options = json.loads(os.environ["AIRFLOW_VAR_TAP_BALANCE"])
 env = os.environ | json.loads(sys.argv[1])
+options = json.loads(os.environ["AIRFLOW_VAR_TAP_BALANCE"]) | json.loads(sys.argv[2])
 try:
     with timeout(300):
         errors = load.execute_meltano(options, env, "tap-balance", "target-postgres")
@@ -50,13 +51,16 @@ sys.exit(bool(errors))
 """
 
 
-def start(
-    deployment: Deployment, settings: dict[str, str], **options: str
-) -> subprocess.Popen[str]:
+@pytest.fixture
+def airflow(deployment: Deployment) -> Airflow:
+    # One for all processes of a test: making it replaces the DAG folder.
+    return deployment.airflow({})
+
+
+def start(airflow: Airflow, settings: dict[str, str], **options: str) -> subprocess.Popen[str]:
     """Run Meltano as the task `load` does, in a process of its own."""
-    airflow = deployment.airflow({}, **options)
     return subprocess.Popen(
-        [PYTHON, "-c", SHARD, json.dumps(settings)],
+        [PYTHON, "-c", SHARD, json.dumps(settings), json.dumps(options)],
         env=airflow.environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -65,7 +69,7 @@ def start(
 
 
 def test_shards_at_once_in_one_project_and_a_shard_run_twice_make_one_row_per_account(
-    deployment: Deployment, tmp_path: Path
+    deployment: Deployment, airflow: Airflow, tmp_path: Path
 ) -> None:
     other_machine = tmp_path / "meltano"
     other_machine.mkdir()
@@ -78,7 +82,7 @@ def test_shards_at_once_in_one_project_and_a_shard_run_twice_make_one_row_per_ac
     }
 
     def shard(name: str, **more: str) -> subprocess.Popen[str]:
-        return start(deployment, settings | {"TAP_BALANCE_SHARD": name, **more})
+        return start(airflow, settings | {"TAP_BALANCE_SHARD": name, **more})
 
     first = shard("1/2")  # alone, because it creates the table
     output, _ = first.communicate(timeout=120)
@@ -96,7 +100,7 @@ def test_shards_at_once_in_one_project_and_a_shard_run_twice_make_one_row_per_ac
     assert rows == sorted((entry["account"],) for entry in ACCOUNTS)
 
 
-def test_a_task_installs_nothing(deployment: Deployment, tmp_path: Path) -> None:
+def test_a_task_installs_nothing(airflow: Airflow, tmp_path: Path) -> None:
     """Shards at once would install over each other; Meltano 4.4.1 does so with any settings."""
     plugins = {
         kind: [{"name": name, "namespace": kind, "pip_url": "./not-there"}]
@@ -105,7 +109,7 @@ def test_a_task_installs_nothing(deployment: Deployment, tmp_path: Path) -> None
     project = {"environments": [{"name": "prod"}], "plugins": plugins}
     (tmp_path / "meltano.yml").write_text(yaml.safe_dump(project))
     (tmp_path / ".meltano").mkdir()
-    run = start(deployment, {}, project=str(tmp_path))
+    run = start(airflow, {}, project=str(tmp_path))
     output, _ = run.communicate(timeout=120)
     assert run.returncode == 1
     assert "errors: Cannot start plugin tap-balance: Executable 'tap-balance' could not" in output
@@ -113,7 +117,9 @@ def test_a_task_installs_nothing(deployment: Deployment, tmp_path: Path) -> None
 
 
 @contextmanager
-def waiting(deployment: Deployment) -> Iterator[tuple[subprocess.Popen[str], str]]:
+def waiting(
+    deployment: Deployment, airflow: Airflow
+) -> Iterator[tuple[subprocess.Popen[str], str]]:
     """Yield a task whose tap waits for a response, and a variable of what it has started."""
     with socket.create_server(("127.0.0.1", 0)) as silent:
         silent.settimeout(60)
@@ -123,7 +129,7 @@ def waiting(deployment: Deployment) -> Iterator[tuple[subprocess.Popen[str], str
             "TAP_BALANCE_BASE_URL": url,
             "TARGET_POSTGRES_SQLALCHEMY_URL": deployment.sqlalchemy_url,
         }
-        with start(deployment, settings) as process:
+        with start(airflow, settings) as process:
             connection, _ = silent.accept()
             with connection:
                 yield process, f"TAP_BALANCE_BASE_URL={url}"
@@ -138,9 +144,9 @@ def waiting(deployment: Deployment) -> Iterator[tuple[subprocess.Popen[str], str
     ids=["Airflow ends the task", "the execution time-out"],
 )
 def test_a_task_that_is_ended_takes_meltano_tap_and_target_along(
-    deployment: Deployment, signum: signal.Signals, outcome: str
+    deployment: Deployment, airflow: Airflow, signum: signal.Signals, outcome: str
 ) -> None:
-    with waiting(deployment) as (process, variable):
+    with waiting(deployment, airflow) as (process, variable):
         assert len(processes_with(variable)) >= 2
         process.send_signal(signum)
         began = time.monotonic()
@@ -151,14 +157,14 @@ def test_a_task_that_is_ended_takes_meltano_tap_and_target_along(
     while left := processes_with(variable):
         assert time.monotonic() < deadline, left
         time.sleep(0.1)
-    assert list((deployment.home / "tmp").iterdir()) == []
+    assert list((airflow.home / "tmp").iterdir()) == []
 
 
 def test_what_a_killed_task_leaves_is_private_and_goes_when_any_other_starts(
-    deployment: Deployment,
+    deployment: Deployment, airflow: Airflow
 ) -> None:
-    temporary = deployment.home / "tmp"
-    with waiting(deployment) as (process, variable):
+    temporary = airflow.home / "tmp"
+    with waiting(deployment, airflow) as (process, variable):
         process.kill()
         process.wait(timeout=30)
         for pid in pids_with(variable):
@@ -168,13 +174,13 @@ def test_what_a_killed_task_leaves_is_private_and_goes_when_any_other_starts(
     assert configs
     assert {stat.S_IMODE(path.stat().st_mode) for path in configs} == {0o600}
     assert {stat.S_IMODE(path.stat().st_mode) for path in temporary.iterdir()} == {0o700}
-    again = start(deployment, {}, project="/nowhere")
+    again = start(airflow, {}, project="/nowhere")
     output, _ = again.communicate(timeout=60)
     assert "errors: cannot start Meltano: No such file or directory: /nowhere" in output
     assert list(temporary.iterdir()) == []
 
 
-def test_a_command_that_is_not_on_the_worker_is_named(deployment: Deployment) -> None:
-    run = start(deployment, {}, meltano="/nowhere/meltano")
+def test_a_command_that_is_not_on_the_worker_is_named(airflow: Airflow) -> None:
+    run = start(airflow, {}, meltano="/nowhere/meltano")
     output, _ = run.communicate(timeout=60)
     assert re.search(r"errors: sh: .*/nowhere/meltano: not found", output)
