@@ -8,7 +8,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING
 
 import pytest
-from histories import Snapshot
+from history import Snapshot
 from modelled import MARTS
 from warehouses import InPostgres, dbt
 

@@ -7,9 +7,9 @@ from datetime import datetime, timedelta
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
-import histories
 import psycopg
 import pytest
+from history import Snapshot
 from modelled import MARTS
 from warehouses import InPostgres, dbt
 
@@ -46,7 +46,7 @@ def test_one_command_keeps_the_history_that_the_loaded_table_has_lost(
     postgres: embedded.Postgres, tmp_path: Path
 ) -> None:
     warehouse = InPostgres(postgres, "upgrade")
-    hour = histories.Snapshot("a", "sms", "USD", FIRST, FIRST, 10_000_000, 0)
+    hour = Snapshot("a", "sms", "USD", FIRST, FIRST, 10_000_000, 0)
     rows = [
         replace(hour, at=at, observed_at=at, paid=10_000_000 - 2_400 * number)
         for number in range(DAYS * 24 + 1)

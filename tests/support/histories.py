@@ -3,64 +3,12 @@
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass
 from datetime import datetime, timedelta
+
+from history import Snapshot
 
 START = datetime(2026, 1, 1)  # noqa: DTZ001 - as in the tables: UTC, without a zone
 HOURS = 90 * 24
-COLUMNS = (
-    "snapshot_id",
-    "account",
-    "product",
-    "snapshot_at",
-    "observed_at",
-    "currency",
-    "balance10000",
-    "gift_balance10000",
-    "total_balance10000",
-    "balance",
-    "gift_balance",
-    "total_balance",
-)
-
-
-@dataclass(frozen=True)
-class Snapshot:
-    """One row of the loaded table; amounts times 10000."""
-
-    account: str
-    product: str
-    currency: str | None
-    at: datetime
-    observed_at: datetime
-    paid: int
-    gift: int
-
-    @property
-    def total(self) -> int:
-        return self.paid + self.gift
-
-    @property
-    def key(self) -> str:
-        return f"{self.account}@{self.at:%Y-%m-%dT%H:%M:%SZ}"
-
-    @property
-    def row(self) -> tuple[str | None, ...]:
-        """The values of COLUMNS, as text."""
-        amounts = (self.paid, self.gift, self.total)
-        return (
-            self.key,
-            self.account,
-            self.product,
-            self.at.isoformat(sep=" "),
-            self.observed_at.isoformat(sep=" "),
-            self.currency,
-            *(str(amount) for amount in amounts),
-            *(
-                f"{'-' * (amount < 0)}{abs(amount) // 10000}.{abs(amount) % 10000:04}"
-                for amount in amounts
-            ),
-        )
 
 
 class _Account:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
     from datetime import date
 
-    from histories import Snapshot
+    from history import Snapshot
 
 HOUR = timedelta(hours=1)
 DAY = timedelta(days=1)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from datetime import datetime
     from pathlib import Path
 
-    from histories import Snapshot
+    from history import Snapshot
     from warehouses import Row, Warehouse
 
 HOUR = timedelta(hours=1)

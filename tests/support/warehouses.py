@@ -9,6 +9,7 @@ import subprocess
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Protocol
 
+import history
 import psycopg
 from parts import ROOT
 from snowflake_target import emulated_snowflake
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     import embedded
-    from histories import Snapshot
+    from history import Snapshot
     from snowflake_target import SnowflakeServer
 
 TRANSFORM = ROOT / "transform"
@@ -60,12 +61,7 @@ class InPostgres:
             connection.execute(table.encode())
 
     def load(self, rows: Iterable[Snapshot]) -> None:
-        with (
-            psycopg.connect(self.uri) as connection,
-            connection.cursor().copy("COPY tap_balance.balance FROM STDIN") as copy,
-        ):
-            for row in rows:
-                copy.write_row(row.row)
+        history.load(self.uri, rows)
 
     def query(self, sql: str) -> list[Row]:
         with psycopg.connect(self.uri) as connection:
