@@ -19,8 +19,8 @@ from airflow_celery import Cluster, missing
 from airflow_home import COMMAND, Airflow
 from steps import StepError, run_command, say, start, step
 
-from demo import OUTPUT, servers, table_of
-from tap_balance.sandbox import settings_of
+from demo import OUTPUT, servers, table
+from tap_balance.sandbox import Sandbox, settings_of
 
 if TYPE_CHECKING:
     import embedded
@@ -42,6 +42,11 @@ ENDED = (
     "ORDER BY run_id LIMIT 1"
 )
 
+ROWS = """
+SELECT snapshot_id, product, currency, balance10000, balance, gift_balance, total_balance
+FROM tap_balance.balance ORDER BY snapshot_at, account
+"""
+
 
 def main() -> None:
     """Run the demo."""
@@ -50,7 +55,7 @@ def main() -> None:
         sys.exit(f"EXECUTOR=celery {reason}")
     started = time.monotonic()
     shutil.rmtree(HOME, ignore_errors=True)
-    with servers() as (base_url, database), contextlib.ExitStack() as stack:
+    with servers(Sandbox()) as (base_url, database), contextlib.ExitStack() as stack:
         airflow = make_cluster(database) if celery else make_airflow(base_url, database)
         if not celery:
             with step("Making Airflow's database"):
@@ -151,7 +156,7 @@ def show(airflow: Airflow, database: embedded.Postgres, runs: list[str]) -> None
     ):
         say(f"  {dag:18} {task:8} {shard:4} {state} (try {tries}, {host})")
     say("\nThe rows:\n")
-    say(table_of(database))
+    say(table(database, ROWS))
 
 
 if __name__ == "__main__":
