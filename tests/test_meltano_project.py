@@ -4,25 +4,18 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
-from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 import meltano_project
 import pytest
 import yaml
-from bank import Account
 from lock_files import PLUGINS, definition_of
-from pages import doc
 from parts import MELTANO, PATIENCE, QUIET, ROOT
-from targets import Postgres
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    import embedded
-    from bank import Bank
 
 PROJECT: dict[str, Any] = yaml.safe_load((ROOT / "meltano.yml").read_text(encoding="utf-8"))
 LOCKS = sorted(PLUGINS.rglob("*.lock"))
@@ -89,30 +82,3 @@ def test_a_plugin_that_inherits_from_the_tap_loads_into_the_same_schema(tmp_path
     listed = run_meltano(project, "config", "list", "--extras", "tap-balance--eu")
     (line,) = [line for line in listed.splitlines() if line.startswith("_load_schema")]
     assert "current value: 'tap_balance' (inherited" in line
-
-
-@pytest.mark.e2e
-@pytest.mark.usefixtures("meltano")
-def test_the_block_of_docs_postgres_md_loads_as_it_is_printed(
-    postgres: embedded.Postgres, bank: Bank, tmp_path: Path
-) -> None:
-    block = next(text for language, text in doc("postgres").blocks if language == "yaml")
-    project = meltano_project.make(tmp_path / "project")
-    shutil.rmtree(project / "plugins")
-    described = yaml.safe_load(block)
-    described["plugins"]["extractors"] = PROJECT["plugins"]["extractors"]
-    described |= {"environments": [{"name": "prod"}], "send_anonymous_usage_stats": False}
-    (project / "meltano.yml").write_text(yaml.safe_dump(described), encoding="utf-8")
-    with closing(Postgres(postgres)) as target:
-        target.set_time_zone("America/New_York")
-        settings = bank.settings([Account("main")])
-        run_meltano(
-            project,
-            *("run", "--no-install", "tap-balance", "target-postgres"),
-            TARGET_POSTGRES_SQLALCHEMY_URL=target.database.sqlalchemy_url,
-            TAP_BALANCE_ACCOUNTS=json.dumps(settings.pop("accounts")),
-            **{f"TAP_BALANCE_{name.upper()}": str(settings[name]) for name in settings},
-        )
-        (row,) = target.rows()
-    assert (row.account, row.balance10000) == ("main", 123456)
-    assert row.snapshot_id == f"main@{row.snapshot_at:%Y-%m-%dT%H:%M:%SZ}"

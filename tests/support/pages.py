@@ -16,7 +16,7 @@ from parts import ROOT
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-_BLOCK = re.compile(
+BLOCK = re.compile(
     r"^(?P<indent> *)```(?P<language>\w*)\n(?P<text>.*?)^ *```$", re.MULTILINE | re.DOTALL
 )
 _SPAN = re.compile(r"(?<!`)(`+)(?!`)(.+?)(?<!`)\1(?!`)", re.DOTALL)
@@ -44,12 +44,12 @@ class Page:
     @cached_property
     def blocks(self) -> list[tuple[str, str]]:
         """The language and the text of each fenced block."""
-        return [(m["language"], textwrap.dedent(m["text"])) for m in _BLOCK.finditer(self.text)]
+        return [(m["language"], textwrap.dedent(m["text"])) for m in BLOCK.finditer(self.text)]
 
     @cached_property
     def prose(self) -> str:
         """The text without the fenced blocks."""
-        return _BLOCK.sub("", self.text)
+        return BLOCK.sub("", self.text)
 
     @cached_property
     def spans(self) -> list[str]:

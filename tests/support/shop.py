@@ -159,11 +159,11 @@ def in_git(folder: Path) -> dict[str, str]:
         ["init", "--quiet", "."],
         ["add", "--all"],
         [*author, "commit", "--quiet", "--message=All"],
-        ["tag", "v1"],
+        ["tag", "v0.1.0"],
         ["clone", "--quiet", "--bare", ".", str(origin)],
     ):
         subprocess.run(["git", *command], cwd=work, check=True)
-    return {"git": origin.as_uri(), "revision": "v1", "subdirectory": "transform"}
+    return {"git": origin.as_uri(), "revision": "v0.1.0", "subdirectory": "transform"}
 
 
 def run(version: str, project: Path, env: dict[str, str]) -> dict[str, Step]:
