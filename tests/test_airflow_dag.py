@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import socket
 import subprocess
 from typing import TYPE_CHECKING, Any
@@ -17,9 +18,12 @@ from tap_balance.sandbox import SECRET
 from tap_balance.snapshots import parse_interval, snapshot_of
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
 pytestmark = [pytest.mark.e2e, pytest.mark.usefixtures("meltano")]
+
+HOST = socket.gethostname()
 
 
 PARSE = """
@@ -134,226 +138,204 @@ def test_minutes_that_no_schedule_has_are_an_import_error(airflow_folder: Path) 
         )
 
 
-def call(airflow: Airflow, *calls: tuple[str, list[Any]]) -> list[dict[str, Any]]:
-    """Call functions of the helper module in Airflow's own Python."""
-    done = subprocess.run(
+@pytest.fixture(scope="module")
+def call(airflow_database: Path) -> Iterator[Callable[..., Any]]:
+    """Call functions of the helper module in Airflow's own Python; an exception is its text."""
+    airflow = Airflow(airflow_database.parent, {}, {}, {})
+    with subprocess.Popen(
         [PYTHON, ROOT / "tests" / "support" / "dag_calls.py"],
-        input=json.dumps(calls),
-        capture_output=True,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
         text=True,
-        check=False,
+        bufsize=1,
         env=airflow.environment,
-    )
-    assert done.returncode == 0, done.stderr
-    outcomes: list[dict[str, Any]] = json.loads(done.stdout.splitlines()[-1])
-    return outcomes
+    ) as process:
+        assert process.stdin
+        assert process.stdout
+        stdin, stdout = process.stdin, process.stdout
+
+        def call(function: str, *arguments: object) -> Any:  # noqa: ANN401
+            print(json.dumps([function, *arguments]), file=stdin)
+            return json.loads(stdout.readline())
+
+        yield call
+        stdin.close()
 
 
+@pytest.mark.parametrize(
+    ("minutes", "schedule"),
+    [
+        (1, "*/1 * * * *"),
+        (15, "*/15 * * * *"),
+        (60, "0 */1 * * *"),
+        (180, "0 */3 * * *"),
+        (1440, "0 0 * * *"),
+    ],
+)
 def test_the_schedule_and_the_interval_agree_and_the_interval_is_the_taps(
-    airflow_folder: Path,
+    call: Callable[..., Any], minutes: int, schedule: str
 ) -> None:
-    schedules = {
-        1: "*/1 * * * *",
-        15: "*/15 * * * *",
-        60: "0 */1 * * *",
-        180: "0 */3 * * *",
-        1440: "0 0 * * *",
-    }
-    moments = [
+    assert call("cron", minutes) == schedule
+    assert call("connect", {"TAP_BALANCE_ACCOUNTS": ACCOUNTS}) == "connected"
+    for moment in (
         pendulum.datetime(2026, 1, 31),
         pendulum.datetime(2026, 1, 31, 10, 59, 59),
         pendulum.datetime(2026, 3, 29, 1, 7, 30),
-    ]
-    cases = [(minutes, moment) for minutes in schedules for moment in moments]
-    airflow = Airflow(airflow_folder, {"TAP_BALANCE_ACCOUNTS": ACCOUNTS}, {}, {})
-    outcomes = call(
-        airflow,
-        *(("cron", [minutes]) for minutes in schedules),
-        *(("shapes", [moment.float_timestamp, minutes, 3]) for minutes, moment in cases),
-    )
-    results = [outcome["result"] for outcome in outcomes]
-    assert results[: len(schedules)] == list(schedules.values())
-    for (minutes, moment), shapes in zip(cases, results[len(schedules) :], strict=True):
-        assert [shape["shard"] for shape in shapes] == ["1/3", "2/3", "3/3"]
-        for shape in shapes:
-            interval = parse_interval(shape["interval"])
-            assert interval == minutes * 60
-            assert shape["snapshot_at"] == snapshot_of(moment, interval).timestamp
-            assert shape["accounts"] == 3
-    assert SECRET not in json.dumps(results)
+    ):
+        shapes = call("plan", moment.float_timestamp, minutes, 3)
+        assert [shape.pop("shard") for shape in shapes] == ["1/3", "2/3", "3/3"]
+        assert shapes == [shapes[0]] * 3
+        interval = parse_interval(shapes[0]["interval"])
+        assert interval == minutes * 60
+        assert shapes[0]["snapshot_at"] == snapshot_of(moment, interval).timestamp
+        assert re.fullmatch(r"3 \([0-9a-f]{16}\)", shapes[0]["accounts"])
 
 
-def file_of(folder: Path, name: str, text: str) -> dict[str, str]:
-    (folder / name).write_text(text)
-    return {"TAP_BALANCE_ACCOUNTS_FILE": str(folder / name)}
+def file_of(folder: Path, text: str) -> dict[str, str]:
+    path = folder / f"{len(list(folder.iterdir()))}"
+    path.write_text(text)
+    return {"TAP_BALANCE_ACCOUNTS_FILE": str(path)}
 
 
-def test_a_worker_whose_accounts_differ_from_the_plan_says_so_and_names_itself(
-    airflow_folder: Path, tmp_path: Path
+def test_a_worker_whose_accounts_differ_from_the_plan_names_itself(
+    call: Callable[..., Any], tmp_path: Path
 ) -> None:
-    lines = "\n".join(map(json.dumps, ACCOUNTS)) + "\n"
-    same = [
-        file_of(tmp_path, "lines.jsonl", lines),
-        file_of(tmp_path, "reversed.jsonl", "\n".join(map(json.dumps, reversed(ACCOUNTS)))),
-        file_of(tmp_path, "array.json", "\ufeff" + json.dumps(ACCOUNTS)),
-        {"TAP_BALANCE_ACCOUNTS": json.dumps(ACCOUNTS)},
-        {"TAP_BALANCE_ACCOUNTS": json.dumps([a | {"dev_secret": "rotated"} for a in ACCOUNTS])},
-    ]
-    other = [
-        {"TAP_BALANCE_ACCOUNTS": json.dumps(ACCOUNTS[:2])},
-        {"TAP_BALANCE_ACCOUNTS": json.dumps([*ACCOUNTS[:2], ACCOUNTS[2] | {"account": "other"}])},
-        {"TAP_BALANCE_ACCOUNTS": json.dumps([*ACCOUNTS[:2], ACCOUNTS[2] | {"product": "otp"}])},
-        {"TAP_BALANCE_ACCOUNTS": json.dumps([*ACCOUNTS[:2], ACCOUNTS[2] | {"enabled": False}])},
-        {"TAP_BALANCE_ACCOUNTS": json.dumps(ACCOUNTS), "TAP_BALANCE_PRODUCT": "otp"},
-    ]
-    airflow = Airflow(airflow_folder, {"TAP_BALANCE_ACCOUNTS": ACCOUNTS}, {}, {})
-    [planned] = call(airflow, ("shapes", [0, 60, 1]))
-    [shape] = planned["result"]
-    outcomes = call(airflow, *(("verified_accounts", [shape, env]) for env in [*same, *other]))
-    for outcome in outcomes[: len(same)]:
-        assert sorted(outcome["result"]) == sorted(entry["account"] for entry in ACCOUNTS)
-    errors = [outcome["error"] for outcome in outcomes[len(same) :]]
-    for error in errors:
-        assert error.startswith("AirflowFailException: ")
-        assert "has other accounts than the plan of this run: " in error
-    assert ": 2 (" in errors[0]
-    assert f"planned 3 ({shape['fingerprint']})" in errors[0]
+    off: list[dict[str, Any]] = [*ACCOUNTS[:2], {**ACCOUNTS[2], "enabled": False}]
+    assert call("connect", {"TAP_BALANCE_ACCOUNTS": off}) == "connected"
+    [shape] = call("plan", 0, 60, 1)
+    for same in (
+        file_of(tmp_path, "\n".join(map(json.dumps, off)) + "\n\n"),
+        file_of(tmp_path, "\n".join(map(json.dumps, reversed(off)))),
+        file_of(tmp_path, "\ufeff" + json.dumps(off)),
+        {"TAP_BALANCE_ACCOUNTS": json.dumps(off)},
+        {"TAP_BALANCE_ACCOUNTS": json.dumps([a | {"dev_secret": "rotated"} for a in off])},
+    ):
+        # An account that is switched off is in the plan, but needs no row.
+        names = call("verified_accounts", shape, same)
+        assert sorted(names) == sorted(entry["account"] for entry in off[:2])
+    for other, count in (
+        ({"TAP_BALANCE_ACCOUNTS": json.dumps(off[:2])}, 2),
+        ({"TAP_BALANCE_ACCOUNTS": json.dumps(ACCOUNTS)}, 3),
+        ({"TAP_BALANCE_ACCOUNTS": json.dumps([*off[:2], off[2] | {"account": "other"}])}, 3),
+        ({"TAP_BALANCE_ACCOUNTS": json.dumps([*off[:2], off[2] | {"product": "otp"}])}, 3),
+        ({"TAP_BALANCE_ACCOUNTS": json.dumps(off), "TAP_BALANCE_PRODUCT": "otp"}, 3),
+    ):
+        error = call("verified_accounts", shape, other)
+        start = f"AirflowFailException: {HOST} has other accounts than the plan of this run: "
+        assert error.startswith(f"{start}{count} (")
+        assert error.endswith(f", planned {shape['accounts']}")
 
 
-def test_an_account_that_is_switched_off_is_in_the_plan_but_needs_no_row(
-    airflow_folder: Path,
+NO_LIST = (
+    "AirflowFailException: TAP_BALANCE_ACCOUNTS: not a list of accounts; `tap-balance --test` "
+    "reports what is wrong"
+)
+NO_FILE = (  # with a retry: another worker may have it
+    f"AirflowException: TAP_BALANCE_ACCOUNTS_FILE: cannot be read on {HOST} "
+    "(No such file or directory)"
+)
+
+
+@pytest.mark.parametrize(
+    ("variables", "outcome"),
+    [
+        ({"TAP_BALANCE_DEV_KEY": "key", "TAP_BALANCE_ACCOUNT": "main"}, ["main"]),
+        ({"TAP_BALANCE_DEV_KEY": "key"}, ["default"]),
+        ({}, NO_LIST),
+        ({"TAP_BALANCE_ACCOUNTS": "[]"}, NO_LIST),
+        ({"TAP_BALANCE_ACCOUNTS": f'["{SECRET}"]'}, NO_LIST),
+        ({"TAP_BALANCE_ACCOUNTS": f'{{"{SECRET}"'}, NO_LIST),
+        (
+            {"TAP_BALANCE_ACCOUNTS_FILE": "nowhere"},
+            NO_FILE,
+        ),
+    ],
+)
+def test_accounts_are_read_from_where_the_tap_takes_them(
+    call: Callable[..., Any], tmp_path: Path, variables: dict[str, str], outcome: str | list[str]
 ) -> None:
-    accounts = [*ACCOUNTS[:2], ACCOUNTS[2] | {"enabled": False}]
-    airflow = Airflow(airflow_folder, {"TAP_BALANCE_ACCOUNTS": accounts}, {}, {})
-    [planned] = call(airflow, ("shapes", [0, 60, 1]))
-    [shape] = planned["result"]
-    assert shape["accounts"] == 3
-    env = {"TAP_BALANCE_ACCOUNTS": json.dumps(accounts)}
-    [outcome] = call(airflow, ("verified_accounts", [shape, env]))
-    assert outcome["result"] == [entry["account"] for entry in ACCOUNTS[:2]]
+    result = call("read_accounts", variables, str(tmp_path))
+    assert (result if isinstance(outcome, str) else result[0]) == outcome
 
 
-def test_accounts_that_cannot_be_read_are_an_error_that_names_the_variable(
-    airflow_folder: Path,
+@pytest.mark.parametrize("extra", ["", {}, [SECRET], {"dev_secret": SECRET}, SECRET], ids=str)
+def test_a_wrong_connection_is_one_line_without_its_values(
+    call: Callable[..., Any], extra: object
 ) -> None:
-    project = str(airflow_folder)
-    outcomes = call(
-        Airflow(airflow_folder, {}, {}, {}),
-        ("read_accounts", [{"TAP_BALANCE_DEV_KEY": "key", "TAP_BALANCE_ACCOUNT": "main"}, project]),
-        ("read_accounts", [{"TAP_BALANCE_DEV_KEY": "key"}, project]),
-        ("read_accounts", [{}, project]),
-        ("read_accounts", [{"TAP_BALANCE_ACCOUNTS": "[]"}, project]),
-        ("read_accounts", [{"TAP_BALANCE_ACCOUNTS": f'["{SECRET}"]'}, project]),
-        ("read_accounts", [{"TAP_BALANCE_ACCOUNTS": f'{{"{SECRET}"'}, project]),
-        ("read_accounts", [{"TAP_BALANCE_ACCOUNTS_FILE": "nowhere"}, project]),
+    assert call("connect", extra) == (
+        "AirflowFailException: the connection 'tap_balance' must exist, and its extra must be a "
+        "JSON object with environment variables for Meltano, such as TAP_BALANCE_ACCOUNTS_FILE; "
+        "see .env.example"
     )
-    names = [[entry["account"] for entry in outcome["result"]] for outcome in outcomes[:2]]
-    assert names == [["main"], ["default"]]
-    *lists, unreadable = [outcome["error"] for outcome in outcomes[2:]]
-    for error in lists:
-        assert error == (
-            "AirflowFailException: TAP_BALANCE_ACCOUNTS: not a list of accounts; "
-            "`tap-balance --test` reports what is wrong with it"
-        )
-    assert unreadable.startswith(
-        "AirflowException: TAP_BALANCE_ACCOUNTS_FILE: cannot be read on "
-    )  # another worker may have it
-    assert unreadable.endswith("(No such file or directory)")
 
 
-def test_a_wrong_connection_is_one_line_without_its_values(airflow_folder: Path) -> None:
-    wrong = ["", "{}", f'["{SECRET}"]', f'{{"dev_secret": "{SECRET}"}}', SECRET]
-    outcomes = call(
-        Airflow(airflow_folder, {}, {}, {}),
-        *(("environment", [json.dumps({"conn_type": "generic", "extra": e})]) for e in wrong),
-    )
-    for outcome in outcomes:
-        assert outcome["error"] == (
-            "AirflowFailException: the connection 'tap_balance' must exist, and its extra must be "
-            "a JSON object with environment variables for Meltano, such as "
-            "TAP_BALANCE_ACCOUNTS_FILE; see .env.example"
-        )
-
-
-def test_the_secrets_in_the_environment_are_found(airflow_folder: Path) -> None:
+def test_the_secrets_of_the_connection_are_masked(call: Callable[..., Any]) -> None:
     variables = {
-        "TAP_BALANCE_ACCOUNTS": json.dumps(ACCOUNTS[:1]),
+        "TAP_BALANCE_ACCOUNTS": [{"account": "shop", "dev_secret": "of an account"}],
         "TAP_BALANCE_CURRENCY": "USD",
         "TARGET_POSTGRES_SQLALCHEMY_URL": "postgresql+psycopg://loader:p%40ss%2Fword@host/database",
+        "TARGET_SNOWFLAKE_PRIVATE_KEY": "first line\nsecond",
         "TARGET_SNOWFLAKE_PRIVATE_KEY_PASSPHRASE": "pass phrase",
         "TARGET_SNOWFLAKE_USER": "loader",
-        "USE_TOKEN": "1",
         "SOMETHING": "http://[",
     }
-    found, malformed, lines = call(
-        Airflow(airflow_folder, {}, {}, {}),
-        ("secrets_of", [variables]),
-        ("secrets_of", [{"TAP_BALANCE_ACCOUNTS": f'[{{"dev_secret": "{SECRET}"'}]),
-        ("secrets_of", [{"X_PRIVATE_KEY": "first line\nsecond", "TOKENIZERS": "false"}]),
-    )
-    assert sorted(found["result"]) == sorted(["p%40ss%2Fword", SECRET, "pass phrase", "p@ss/word"])
-    assert malformed["result"] == [SECRET]
-    assert lines["result"] == ["first line", "second"]
+    shown = ["shop", "USD", "loader", "host/database", "http://["]
+    secrets = ["p%40ss%2Fword", "p@ss/word", "first line", "second", "pass phrase", "of an account"]
+    assert call("redact", secrets) == secrets
+    assert call("connect", variables) == "connected"
+    assert call("redact", [*shown, *secrets]) == [*shown, *["***"] * len(secrets)]
+    malformed = {"TAP_BALANCE_ACCOUNTS": '[{"dev_secret": "malformed"'}
+    assert call("connect", malformed) == "connected"
+    assert call("redact", "malformed") == "***"
 
 
 def test_an_exception_has_the_lines_of_the_cause_and_no_retry_cures_a_permission(
-    airflow_folder: Path,
+    call: Callable[..., Any],
 ) -> None:
     key = "account 'shop': HTTP 401, code 2002: the key has expired"
     busy = "account 'shop': HTTP 503: try again"
+    denied = "Database Error: permission denied for schema marts"
     many = [f"account '{number}': HTTP 403" for number in range(25)]
-    outcomes = call(
-        Airflow(airflow_folder, {}, {}, {}),
-        ("fail", ["shard 1/1", [key]]),
-        ("fail", ["shard 1/1", [key, busy]]),
-        ("fail", ["shard 1/1", many]),
-        ("fail", ["build", ["Database Error: permission denied for schema marts"]]),
-    )
-    host = socket.gethostname()
-    permission, mixed, cut, database = [outcome["error"] for outcome in outcomes]
-    assert permission == f"AirflowFailException: shard 1/1 on {host}: {key}"
-    assert mixed == f"AirflowException: shard 1/1 on {host}: {key}; {busy}"
-    assert cut.endswith("; account '19': HTTP 403; and 5 more")
-    assert database == (
-        f"AirflowFailException: build on {host}: Database Error: permission denied for schema marts"
-    )
+    assert call("fail", "shard 1/1", [key]) == f"AirflowFailException: shard 1/1 on {HOST}: {key}"
+    both = call("fail", "shard 1/1", [key, busy])
+    assert both == f"AirflowException: shard 1/1 on {HOST}: {key}; {busy}"
+    assert call("fail", "dbt", [denied]) == f"AirflowFailException: dbt on {HOST}: {denied}"
+    assert call("fail", "shard 1/1", many).endswith("; account '19': HTTP 403; and 5 more")
 
 
-def test_the_errors_of_tap_target_and_dbt_are_picked_out_of_meltanos_lines(
-    airflow_folder: Path,
+def line(event: str, level: str = "info", **more: object) -> str:
+    return json.dumps({"event": event, "level": level, **more})
+
+
+def plugin(event: str, level: str = "info") -> str:
+    return line(event, level, stdio="stderr")
+
+
+def dbt(message: str, level: str) -> str:
+    return plugin(json.dumps({"info": {"level": level, "msg": message}}))
+
+
+@pytest.mark.parametrize(
+    ("lines", "causes"),
+    [
+        (
+            [
+                plugin("account 'shop': HTTP 401", "error"),
+                plugin("METRIC"),
+                plugin("stdout cannot be written (Broken pipe).", "error"),
+                plugin("(psycopg.OperationalError) connection\n\tfailed", "error"),
+                line("Loader failed", "error"),
+            ],
+            ["account 'shop': HTTP 401", "(psycopg.OperationalError) connection failed"],
+        ),
+        ([dbt("12 models", "info"), dbt("Database Error\n  no", "error")], ["Database Error no"]),
+        (["[1]", "{", line("Loader failed", "error"), line("Block", "error")], ["Loader failed"]),
+        (["sh: 1: exec: meltano: not found"], ["sh: 1: exec: meltano: not found"]),
+        ([line("fine"), plugin("5")], []),
+    ],
+    ids=["tap and target", "dbt", "Meltano", "the shell", "nobody"],
+)
+def test_the_causes_are_picked_out_of_meltanos_lines(
+    call: Callable[..., Any], lines: list[str], causes: list[str]
 ) -> None:
-    def line(event: str, **more: object) -> str:
-        return json.dumps({"event": event, "level": "info", **more})
-
-    tap, target, dbt = {"producer": True}, {"consumer": True}, {"cmd_type": "command"}
-    outcomes = call(
-        Airflow(airflow_folder, {}, {}, {}),
-        (
-            "errors",
-            [
-                line("account 'shop': HTTP 401", level="error", **tap),
-                line("METRIC", **tap),
-                line("Traceback (most recent call last):", **target),
-                line('  File "psycopg/connection.py", line 126, in connect', **target),
-                line("psycopg.OperationalError: connection failed", **target),
-                line("sqlalchemy.exc.OperationalError: (psycopg.OperationalError)", **target),
-            ],
-        ),
-        (
-            "errors",
-            [
-                line("03:47:05  Concurrency: 2 threads (target='postgres')", **dbt),
-                line("03:47:05  Encountered an error:", **dbt),
-                line("Database Error", **dbt),
-                line("", **dbt),
-                line('  connection to server on socket "/nowhere" failed', **dbt),
-                line("  Is the server running locally?", **dbt),
-            ],
-        ),
-        ("errors", ["not JSON", "[1]", "{", line("fine")]),
-    )
-    assert [outcome["result"] for outcome in outcomes] == [
-        [["account 'shop': HTTP 401"], ["psycopg.OperationalError: connection failed"]],
-        [[], ["Database Error", 'connection to server on socket "/nowhere" failed']],
-        [[], []],
-    ]
+    assert call("causes", *lines) == causes

@@ -11,10 +11,13 @@ import stat
 import subprocess
 import time
 from contextlib import contextmanager
+from datetime import datetime, timedelta, timezone
+from datetime import time as time_of_day
 from typing import TYPE_CHECKING
 
 import pytest
 import yaml
+from airflow_home import copy_dags
 from deployment import ACCOUNTS, PYTHON, pids_with, processes_with, secrets_in
 from parts import ROOT
 
@@ -27,27 +30,33 @@ if TYPE_CHECKING:
 
 pytestmark = [pytest.mark.e2e, pytest.mark.usefixtures("meltano")]
 
+HOST = socket.gethostname()
 
-SHARD = """
+
+LOAD = """
 import json, os, signal, sys
+from datetime import datetime, timezone
+from types import SimpleNamespace
 sys.path.insert(0, os.environ["AIRFLOW__CORE__DAGS_FOLDER"])
 from airflow.sdk.exceptions import AirflowTaskTimeout
 from airflow.sdk.execution_time.timeout import timeout
-from tap_balance_airflow import meltano
+from tap_balance_airflow import pipeline
 
-load = meltano.Load(task_id="load", shape={})
+shard, began, options = json.loads(sys.argv[1])
+began = datetime.fromtimestamp(began, tz=timezone.utc)
+context = {"dag_run": SimpleNamespace(start_date=began), "params": {"shards": int(shard[-1])}}
+[shape] = [shape for shape in pipeline.plan(context, 1440) if shape["shard"] == shard]
+load = pipeline.Load(task_id="load", shape=shape | options)
 # As Airflow's task runner does: a SIGTERM calls on_kill, the time-out raises.
 signal.signal(signal.SIGTERM, lambda *_: load.on_kill())
-env = os.environ | json.loads(sys.argv[1])
-options = json.loads(os.environ["AIRFLOW_VAR_TAP_BALANCE"]) | json.loads(sys.argv[2])
 try:
     with timeout(300):
-        errors = load.execute_meltano(options, env, "tap-balance", "target-postgres")
+        load.execute({})
 except AirflowTaskTimeout:
     load.on_kill()
-    errors = ["time-out"]
-print("errors:", *errors)
-sys.exit(bool(errors))
+    sys.exit("time-out")
+except Exception as error:
+    sys.exit(str(error))
 """
 
 
@@ -57,11 +66,26 @@ def airflow(deployment: Deployment) -> Airflow:
     return deployment.airflow({})
 
 
-def start(airflow: Airflow, settings: dict[str, str], **options: str) -> subprocess.Popen[str]:
-    """Run Meltano as the task `load` does, in a process of its own."""
+def start(
+    deployment: Deployment,
+    airflow: Airflow,
+    shard: str = "1/1",
+    *,
+    began: float | None = None,
+    env: dict[str, str] | None = None,
+    **options: str,
+) -> subprocess.Popen[str]:
+    """Run the task `load` in a process of its own, of a daily run that began then."""
+    settings = {
+        "TAP_BALANCE_ACCOUNTS": ACCOUNTS,
+        "TAP_BALANCE_BASE_URL": deployment.sandbox_url,
+        "TARGET_POSTGRES_SQLALCHEMY_URL": deployment.sqlalchemy_url,
+        **(env or {}),
+    }
+    connection = json.dumps({"conn_type": "generic", "extra": settings})
     return subprocess.Popen(
-        [PYTHON, "-c", SHARD, json.dumps(settings), json.dumps(options)],
-        env=airflow.environment,
+        [PYTHON, "-c", LOAD, json.dumps([shard, began or time.time(), options])],
+        env=airflow.environment | {"AIRFLOW_CONN_TAP_BALANCE": connection},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -75,19 +99,15 @@ def test_shards_at_once_in_one_project_and_a_shard_run_twice_make_one_row_per_ac
     other_machine.mkdir()
     for name in ("extractors", "loaders"):
         (other_machine / name).symlink_to(ROOT / ".meltano" / name)
-    settings = {
-        "TAP_BALANCE_ACCOUNTS": json.dumps(ACCOUNTS),
-        "TAP_BALANCE_BASE_URL": deployment.sandbox_url,
-        "TARGET_POSTGRES_SQLALCHEMY_URL": deployment.sqlalchemy_url,
-    }
-
-    def shard(name: str, **more: str) -> subprocess.Popen[str]:
-        return start(airflow, settings | {"TAP_BALANCE_SHARD": name, **more})
-
-    first = shard("1/2")  # alone, because it creates the table
+    first = start(deployment, airflow, "1/2")  # alone, because it creates the table
     output, _ = first.communicate(timeout=120)
     assert first.returncode == 0, output
-    runs = [shard("1/2"), shard("2/2"), shard("2/2", MELTANO_SYS_DIR_ROOT=str(other_machine))]
+    elsewhere = {"MELTANO_SYS_DIR_ROOT": str(other_machine)}
+    runs = [
+        start(deployment, airflow, "1/2"),
+        start(deployment, airflow, "2/2"),
+        start(deployment, airflow, "2/2", env=elsewhere),
+    ]
     outputs = [run.communicate(timeout=120)[0] for run in runs]
     one, two, again = (run.returncode for run in runs)
     assert one == 0, outputs[0]
@@ -100,7 +120,24 @@ def test_shards_at_once_in_one_project_and_a_shard_run_twice_make_one_row_per_ac
     assert rows == sorted((entry["account"],) for entry in ACCOUNTS)
 
 
-def test_a_task_installs_nothing(airflow: Airflow, tmp_path: Path) -> None:
+def test_all_rows_of_a_run_are_in_the_interval_it_began_in_whatever_a_worker_would_decide(
+    deployment: Deployment, airflow: Airflow, tmp_path: Path
+) -> None:
+    """The interval is over when the shards load, and one worker's MINUTES are others."""
+    other = tmp_path / "dags"
+    copy_dags(other, {"MINUTES": "60"})
+    began = datetime.now(timezone.utc) - timedelta(days=1)
+    for shard in ("1/2", "2/2"):
+        run = start(deployment, airflow, shard, began=began.timestamp())
+        output, _ = run.communicate(timeout=120)
+        assert run.returncode == 0, output
+        airflow.environment["AIRFLOW__CORE__DAGS_FOLDER"] = str(other)
+    rows = deployment.query("SELECT account, snapshot_at FROM tap_balance.balance ORDER BY 1")
+    midnight = datetime.combine(began.date(), time_of_day())
+    assert rows == sorted((entry["account"], midnight) for entry in ACCOUNTS)
+
+
+def test_a_task_installs_nothing(deployment: Deployment, airflow: Airflow, tmp_path: Path) -> None:
     """Shards at once would install over each other; Meltano 4.4.1 does so with any settings."""
     plugins = {
         kind: [{"name": name, "namespace": kind, "pip_url": "./not-there"}]
@@ -109,10 +146,10 @@ def test_a_task_installs_nothing(airflow: Airflow, tmp_path: Path) -> None:
     project = {"environments": [{"name": "prod"}], "plugins": plugins}
     (tmp_path / "meltano.yml").write_text(yaml.safe_dump(project))
     (tmp_path / ".meltano").mkdir()
-    run = start(airflow, {}, project=str(tmp_path))
+    run = start(deployment, airflow, project=str(tmp_path))
     output, _ = run.communicate(timeout=120)
     assert run.returncode == 1
-    assert "errors: Cannot start plugin tap-balance: Executable 'tap-balance' could not" in output
+    assert f"on {HOST}: Cannot start plugin tap-balance: Executable 'tap-balance' could" in output
     assert "nstalling" not in output
 
 
@@ -124,12 +161,8 @@ def waiting(
     with socket.create_server(("127.0.0.1", 0)) as silent:
         silent.settimeout(60)
         url = f"http://127.0.0.1:{silent.getsockname()[1]}"
-        settings = {
-            "TAP_BALANCE_ACCOUNTS": json.dumps(ACCOUNTS[:1]),
-            "TAP_BALANCE_BASE_URL": url,
-            "TARGET_POSTGRES_SQLALCHEMY_URL": deployment.sqlalchemy_url,
-        }
-        with start(airflow, settings) as process:
+        env = {"TAP_BALANCE_BASE_URL": url, "TAP_BALANCE_MAX_CONCURRENCY": "1"}
+        with start(deployment, airflow, env=env) as process:
             connection, _ = silent.accept()
             with connection:
                 yield process, f"TAP_BALANCE_BASE_URL={url}"
@@ -138,8 +171,8 @@ def waiting(
 @pytest.mark.parametrize(
     ("signum", "outcome"),
     [
-        (signal.SIGTERM, r"errors: .*SIGTERM.*|errors: Meltano ended with status -?[1-9]\d*.*"),
-        (signal.SIGALRM, "errors: time-out"),
+        (signal.SIGTERM, r"shard 1/1 on .*: (.*SIGTERM.*|Meltano ended with status -?[1-9]\d*)"),
+        (signal.SIGALRM, "time-out"),
     ],
     ids=["Airflow ends the task", "the execution time-out"],
 )
@@ -174,13 +207,15 @@ def test_what_a_killed_task_leaves_is_private_and_goes_when_any_other_starts(
     assert configs
     assert {stat.S_IMODE(path.stat().st_mode) for path in configs} == {0o600}
     assert {stat.S_IMODE(path.stat().st_mode) for path in temporary.iterdir()} == {0o700}
-    again = start(airflow, {}, project="/nowhere")
+    again = start(deployment, airflow, project="/nowhere")
     output, _ = again.communicate(timeout=60)
-    assert "errors: cannot start Meltano: No such file or directory: /nowhere" in output
+    assert re.search(r"sh: .*cd: .*/nowhere", output)
     assert list(temporary.iterdir()) == []
 
 
-def test_a_command_that_is_not_on_the_worker_is_named(airflow: Airflow) -> None:
-    run = start(airflow, {}, meltano="/nowhere/meltano")
+def test_a_command_that_is_not_on_the_worker_is_named(
+    deployment: Deployment, airflow: Airflow
+) -> None:
+    run = start(deployment, airflow, meltano="/nowhere/meltano")
     output, _ = run.communicate(timeout=60)
-    assert re.search(r"errors: sh: .*/nowhere/meltano: not found", output)
+    assert re.search(r"sh: .*/nowhere/meltano: not found", output)

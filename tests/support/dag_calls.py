@@ -7,62 +7,53 @@ import os
 import sys
 from datetime import datetime, timezone
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 sys.path.insert(0, os.environ["AIRFLOW__CORE__DAGS_FOLDER"])
 
-from tap_balance_airflow import meltano, pipeline, settings
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
+from tap_balance_airflow import pipeline, settings
 
 
 def main() -> None:
-    """Read `[[function, [argument, ...]], ...]`, print a list of `{"result"}` or `{"error"}`."""
-    own = {
-        "cron": settings.cron,
-        "environment": environment,
-        "shapes": shapes,
-        "errors": errors,
-        "fail": fail,
-    }
-    functions = vars(pipeline) | own
-    outcomes = [_outcome(functions[name], arguments) for name, arguments in json.load(sys.stdin)]
-    # On a line of its own, behind what Airflow logs.
-    print(json.dumps(outcomes, default=sorted))  # noqa: T201
+    """For each line `[function, argument, ...]`, print its result, or the exception as text."""
+    # Airflow logs to stdout.
+    output = os.fdopen(os.dup(sys.stdout.fileno()), "w", buffering=1)
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    own = {"cron": settings.cron, "connect": connect, "causes": causes, "fail": fail, "plan": plan}
+    for line in sys.stdin:
+        name, *arguments = json.loads(line)
+        try:
+            result = (vars(pipeline) | own)[name](*arguments)
+        except Exception as error:  # noqa: BLE001 - the caller states which one it expects
+            result = f"{type(error).__name__}: {error}"
+        print(json.dumps(result), file=output)
 
 
-def environment(connection: str) -> dict[str, str]:
-    """Read the environment for Meltano from this connection instead."""
-    os.environ["AIRFLOW_CONN_TAP_BALANCE"] = connection
-    return pipeline.read_environment()
+def connect(extra: object) -> str:
+    """Use a connection with this extra."""
+    connection = {"conn_type": "generic", "extra": extra}
+    os.environ["AIRFLOW_CONN_TAP_BALANCE"] = json.dumps(connection)
+    return "connected" if pipeline.read_environment() else ""
 
 
-def shapes(began: float, minutes: int, shards: int) -> list[dict[str, Any]]:
+def plan(began: float, minutes: int, shards: int) -> list[dict[str, Any]]:
     """Plan a run that began at this time."""
     start = datetime.fromtimestamp(began, tz=timezone.utc)
     context = {"dag_run": SimpleNamespace(start_date=start), "params": {"shards": shards}}
     return pipeline.plan(context, minutes)
 
 
-def errors(*lines: str) -> tuple[list[str], list[str]]:
-    """Let the hook read these lines, and return what it keeps of the tap and of the others."""
-    hook = meltano.Meltano([])
+def causes(*lines: str) -> list[str]:
+    """Let the hook read these lines, and return what it makes of them."""
+    hook = pipeline.MeltanoHook()
     for line in lines:
         hook.info("%s", line)
-    return hook.tap, hook.others
+    return hook.causes()
 
 
 def fail(where: str, lines: list[str]) -> None:
     """Raise the exception of a task."""
     raise pipeline.failure(where, lines)
-
-
-def _outcome(function: Callable[..., Any], arguments: list[Any]) -> dict[str, Any]:
-    try:
-        return {"result": function(*arguments)}
-    except Exception as error:  # noqa: BLE001 - the caller states which one it expects
-        return {"error": f"{type(error).__name__}: {error}"}
 
 
 if __name__ == "__main__":

@@ -1,21 +1,25 @@
-"""What the tasks do besides running Meltano: plan a run, check its rows, report the alerts."""
+"""What the tasks do: plan a run, run Meltano, check the rows, and report the alerts."""
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import logging
 import os
 import re
+import shutil
 import socket
+import tempfile
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
-from airflow.sdk import Asset, Connection, Variable
-from airflow.sdk.exceptions import AirflowException, AirflowFailException
-from airflow.sdk.log import mask_secret
+from airflow.providers.standard.hooks.subprocess import SubprocessHook
+from airflow.sdk import Asset, BaseOperator, Connection, Variable
+from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowSkipException
+from airflow.sdk.log import mask_secret, redact
 
 from tap_balance_airflow import settings
 
@@ -34,30 +38,9 @@ DEFAULTS = {  # what the Variable `tap_balance`, a JSON object, can set
 SHOWN = 20  # lines in a message; the log has all
 REPORTED = "tap_balance_reported"  # the Variable with the alerts that people know of
 PERMANENT = re.compile("HTTP 40[13]|ermission denied|authentication failed|nsufficient privileges")
-SECRET_NAME = re.compile("SECRET|PASSWORD|PASSPHRASE|PRIVATE_KEY|(?:^|_)TOKEN(?:$|_)")
-SECRET_VALUE = re.compile(r'://[^:/@\s]*:([^@\s]+)@|"dev_secret": *"((?:[^"\\]|\\.)+)"')
+SECRET = re.compile(r'://[^:/@\s]*:([^@\s]+)@|"dev_secret": *"((?:[^"\\]|\\.)+)"')
 
 log = logging.getLogger("airflow.task")
-
-
-def plan(context: Mapping[str, Any], minutes: int) -> list[dict[str, Any]]:
-    """Decide the shape of a run, one entry for each shard.
-
-    The interval is the one in which the run began by the scheduler's clock, not by a worker's.
-    """
-    options = read_options()
-    accounts = read_accounts(read_environment(), options["project"])
-    began = int(context["dag_run"].start_date.timestamp())
-    start = datetime.fromtimestamp(began - began % (minutes * 60), tz=timezone.utc)
-    shape = options | {
-        "snapshot_at": f"{start:%Y-%m-%dT%H:%M:%SZ}",
-        "interval": f"PT{minutes}M",
-        "accounts": len(accounts),
-        "fingerprint": fingerprint(accounts),
-    }
-    log.info("The shape of this run: %s", shape)
-    count = context["params"]["shards"]
-    return [shape | {"shard": f"{index}/{count}"} for index in range(1, count + 1)]
 
 
 def read_options() -> dict[str, str]:
@@ -72,84 +55,204 @@ def read_options() -> dict[str, str]:
 def read_environment() -> dict[str, str]:
     """Read the environment for Meltano from the connection, and let Airflow mask its secrets."""
     try:
-        given: dict[str, Any] = json.loads(Connection.get("tap_balance").extra or "")
-        texts = {
-            k: v if isinstance(v, str) else json.dumps(v) for k, v in given.items() if v is not None
-        }
-        wrong = not given or not all(re.fullmatch("[A-Z][A-Z0-9_]*", name) for name in given)
+        given = json.loads(Connection.get("tap_balance").extra or "")
+        texts = {k: v if isinstance(v, str) else json.dumps(v) for k, v in given.items()}
     except (AirflowException, ValueError, AttributeError):
-        wrong = True
-    if wrong:
+        texts = {}
+    if not texts or not all(re.fullmatch("[A-Z][A-Z0-9_]*", name) for name in texts):
         msg = (
             "the connection 'tap_balance' must exist, and its extra must be a JSON object with "
             "environment variables for Meltano, such as TAP_BALANCE_ACCOUNTS_FILE; see .env.example"
         )
         raise AirflowFailException(msg)
-    for secret in secrets_of(texts):
-        mask_secret(secret)
+    # Airflow decides by the names; line by line, since a key in PEM has many.
+    mask_secret({name: text.splitlines() for name, text in texts.items()})
+    found = [secret for text in texts.values() for pair in SECRET.findall(text) for secret in pair]
+    mask_secret([*found, *map(unquote, found)])
     # Airflow's own settings and connections stay out of what is started.
     return {name: v for name, v in os.environ.items() if "AIRFLOW" not in name} | texts
 
 
-def secrets_of(variables: Mapping[str, str]) -> list[str]:
-    """List the secrets, the longest first; without those in an accounts file, which may be 100,000.
+def read_accounts(env: Mapping[str, str], project: str) -> tuple[list[str], str]:
+    """Read the accounts, from where the tap takes them.
 
-    Airflow masks them in a task's log, but not in what LocalExecutor copies of it to its own stdout
-    (measured with Airflow 3.3.2), so that the hook in meltano.py blanks them out, too.
+    Returns:
+        The names of those that are switched on, and a fingerprint of all: their number, and a hash
+        of what is not secret.
     """
-    found = {v for name, v in variables.items() if SECRET_NAME.search(name)}
-    found |= {part for v in variables.values() for pair in SECRET_VALUE.findall(v) for part in pair}
-    found |= {unquote(secret) for secret in found}
-    lines = {line for secret in found for line in secret.splitlines()}  # a key in PEM has many
-    return sorted((line for line in lines if len(line) > 4), key=len, reverse=True)  # noqa: PLR2004
-
-
-def read_accounts(variables: Mapping[str, str], project: str) -> list[dict[str, Any]]:
-    """Read the accounts without their keys, from where the tap takes them."""
     variable = "TAP_BALANCE_ACCOUNTS"
     try:
-        if path := variables.get("TAP_BALANCE_ACCOUNTS_FILE"):
+        if path := env.get("TAP_BALANCE_ACCOUNTS_FILE"):
             variable = "TAP_BALANCE_ACCOUNTS_FILE"
-            text = Path(project, path).read_text(encoding="utf-8-sig")
-            lines = [line for line in text.split("\n") if line.strip()]
-            entries = json.loads(text if text.lstrip()[:1] == "[" else f"[{','.join(lines)}]")
-        elif variables.get("TAP_BALANCE_DEV_KEY"):
-            entries = [{"account": variables.get("TAP_BALANCE_ACCOUNT") or "default"}]
+            text = Path(project, path).read_text(encoding="utf-8-sig").strip()
+            lines = re.sub(r"\s*\n\s*", ",", text)  # if it is not an array
+            entries = json.loads(text if text.startswith("[") else f"[{lines}]")
+        elif env.get("TAP_BALANCE_DEV_KEY"):
+            entries = [{"account": env.get("TAP_BALANCE_ACCOUNT") or "default"}]
         else:
-            entries = json.loads(variables.get(variable) or "[]")
-        common = {k: variables.get(f"TAP_BALANCE_{k.upper()}") for k in ("product", "base_url")}
-        keys = {"dev_key", "dev_secret"}
-        accounts = [common | {k: v for k, v in e.items() if k not in keys} for e in entries]
-        if accounts and all(isinstance(account["account"], str) for account in accounts):
-            return accounts
+            entries = json.loads(env[variable])
+        names = [entry["account"] for entry in entries if entry.get("enabled", True)]
+        shared = {k: env.get(f"TAP_BALANCE_{k.upper()}") for k in ("product", "base_url")}
+        without = dict.fromkeys(("dev_key", "dev_secret"))
+        hashed = sorted(json.dumps(shared | e | without, sort_keys=True) for e in entries)
     except OSError as error:
         msg = f"{variable}: cannot be read on {socket.gethostname()} ({error.strerror})"
         raise AirflowException(msg) from None
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
-        pass
-    msg = f"{variable}: not a list of accounts; `tap-balance --test` reports what is wrong with it"
-    raise AirflowFailException(msg)
+        hashed = []
+    if not hashed:
+        msg = f"{variable}: not a list of accounts; `tap-balance --test` reports what is wrong"
+        raise AirflowFailException(msg)
+    digest = hashlib.sha256("\n".join(hashed).encode()).hexdigest()
+    return names, f"{len(hashed)} ({digest[:16]})"
 
 
-def fingerprint(accounts: list[dict[str, Any]]) -> str:
-    """Hash names, products and URLs; nothing secret."""
-    lines = sorted(json.dumps(account, sort_keys=True) for account in accounts)
-    return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
-
-
-def verified_accounts(shape: Mapping[str, Any], variables: Mapping[str, str]) -> list[str]:
+def verified_accounts(shape: Mapping[str, Any], env: Mapping[str, str]) -> list[str]:
     """List the accounts that are switched on; fail where this worker's are not the plan's.
 
     Without a retry: it could find a worker with the same wrong file as the plan's, and be green.
     """
-    accounts = read_accounts(variables, shape["project"])
-    if (found := fingerprint(accounts)) != shape["fingerprint"]:
+    names, found = read_accounts(env, shape["project"])
+    if found != shape["accounts"]:
         msg = (
-            f"{socket.gethostname()} has other accounts than the plan of this run: {len(accounts)} "
-            f"({found}), planned {shape['accounts']} ({shape['fingerprint']})"
+            f"{socket.gethostname()} has other accounts than the plan of this run: {found}, "
+            f"planned {shape['accounts']}"
         )
         raise AirflowFailException(msg)
-    return [account["account"] for account in accounts if account.get("enabled", True)]
+    return names
+
+
+def plan(context: Mapping[str, Any], minutes: int) -> list[dict[str, Any]]:
+    """Decide the shape of a run, one entry for each shard.
+
+    The interval is the one in which the run began by the scheduler's clock, not by a worker's.
+    """
+    options = read_options()
+    _, accounts = read_accounts(read_environment(), options["project"])
+    began = int(context["dag_run"].start_date.timestamp())
+    start = datetime.fromtimestamp(began - began % (minutes * 60), tz=timezone.utc)
+    shape = options | {
+        "snapshot_at": f"{start:%Y-%m-%dT%H:%M:%SZ}",
+        "interval": f"PT{minutes}M",
+        "accounts": accounts,
+    }
+    log.info("The shape of this run: %s", shape)
+    count = context["params"]["shards"]
+    return [shape | {"shard": f"{index}/{count}"} for index in range(1, count + 1)]
+
+
+class MeltanoHook(SubprocessHook):
+    """SubprocessHook that logs the text of Meltano's JSON lines, and keeps the errors."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.errors: list[str] = []
+        self.own_errors: list[str] = []
+
+    @property
+    def log(self) -> MeltanoHook:
+        """Stand in for the logger of SubprocessHook, which logs each line with `info`."""
+        return self
+
+    def info(self, message: str, *values: object) -> None:
+        """Log a line of Meltano's or dbt's, a JSON object, or one of SubprocessHook's own."""
+        event: dict[str, Any] = {"event": message % values}
+        with contextlib.suppress(ValueError, TypeError, KeyError):
+            event |= json.loads(event["event"])
+            event |= json.loads(event["event"])["info"]  # dbt's is in Meltano's
+        # Airflow masks a task's log, but not what LocalExecutor copies of it to its own stdout.
+        text = redact(str(event.get("msg", event["event"])).rstrip())
+        severe = event.get("level") in {"error", "critical"} or text.startswith("sh: ")
+        log.log(logging.ERROR if severe else logging.INFO, "%s", text)
+        if severe:
+            kept = self.errors if "stdio" in event else self.own_errors
+            kept.append(" ".join(text.split()))
+
+    def causes(self) -> list[str]:
+        """List what went wrong, and not what only follows from it."""
+        # The tap reports a target that has ended.
+        causes = [line for line in self.errors if "stdout cannot be written" not in line]
+        return causes or self.own_errors[:1]
+
+
+class MeltanoOperator(BaseOperator):
+    """Runs Meltano; its environment is never a template field, which Airflow stores and shows."""
+
+    template_fields = ()
+
+    def meltano(
+        self, where: str, options: Mapping[str, Any], env: dict[str, str], *arguments: str
+    ) -> None:
+        """Run Meltano in a system folder of its own.
+
+        Meltano keeps catalog, state and config of a running plugin in files of fixed names there,
+        so that two runs of one plugin overwrite each other's (meltano/meltano#8763).
+        """
+        self.hook = MeltanoHook()
+        prefix = f"tap-balance-run-{socket.gethostname()}-"
+        for left in Path(tempfile.gettempdir()).glob(f"{prefix}*"):
+            # Of a task that was killed, with its secrets.
+            if not Path("/proc", left.name.removeprefix(prefix).split("-")[0]).exists():
+                shutil.rmtree(left, ignore_errors=True)
+        with tempfile.TemporaryDirectory(prefix=f"{prefix}{os.getpid()}-") as folder:
+            own = {
+                "DBT_LOG_FORMAT": "json",
+                "DBT_LOG_PATH": folder,
+                "DBT_TARGET_PATH": folder,
+                "MELTANO_CLI_DISABLE_VERSION_CHECK": "true",
+                "MELTANO_ENVIRONMENT": "prod",
+            }
+            installed = Path(options["project"], env.get("MELTANO_SYS_DIR_ROOT", ".meltano"))
+            for kind in ("extractors", "loaders", "utilities"):
+                if (installed / kind).exists():
+                    Path(folder, kind).symlink_to(installed / kind)
+            # Airflow talks to its supervisor over a task's stdin.
+            script = 'umask 077; cd "$1" && shift && exec "$@" </dev/null'
+            # Shards that start at once would install a changed plugin over each other.
+            command = [options["meltano"], "--log-format=json", "run", "--no-install", *arguments]
+            status = self.hook.run_command(
+                ["/bin/sh", "-c", script, "sh", options["project"], *command],
+                env=own | env | {"MELTANO_SYS_DIR_ROOT": folder},
+                cwd=folder,
+            ).exit_code
+        if status:
+            raise failure(where, self.hook.causes() or [f"Meltano ended with status {status}"])
+
+    def on_kill(self) -> None:
+        """End Meltano and what it has started."""
+        with contextlib.suppress(AttributeError, ProcessLookupError):
+            self.hook.send_sigterm()
+
+
+class Load(MeltanoOperator):
+    """Loads one shard of the accounts, as the plan says."""
+
+    def __init__(self, *, shape: dict[str, Any], **kwargs: Any) -> None:  # noqa: ANN401
+        super().__init__(**kwargs)
+        self.shape = shape
+
+    def execute(self, context: Any) -> None:  # noqa: ANN401
+        """Check that this worker has the accounts of the plan, and load."""
+        shape, env = self.shape, read_environment()
+        context["shard"] = shard = shape["shard"]  # for map_index_template
+        verified_accounts(shape, env)
+        env |= {
+            "TAP_BALANCE_SHARD": shard,
+            "TAP_BALANCE_SNAPSHOT_AT": shape["snapshot_at"],
+            "TAP_BALANCE_SNAPSHOT_INTERVAL": shape["interval"],
+        }
+        state = f"--state-id-suffix=shard-{shard.replace('/', '-of-')}"
+        self.meltano(f"shard {shard}", shape, env, state, "tap-balance", shape["loader"])
+
+
+class Dbt(MeltanoOperator):
+    """Runs dbt's `build`."""
+
+    def execute(self, context: Any) -> None:  # noqa: ANN401, ARG002
+        """Build and test the models."""
+        options = read_options()
+        env = read_environment() | {"DBT_SNAPSHOT_INTERVAL_SECONDS": str(settings.MINUTES * 60)}
+        self.meltano("dbt", options, env, f"{options['dbt']}:build")
 
 
 def failure(where: str, lines: Sequence[str]) -> AirflowException:
@@ -188,13 +291,21 @@ def check(shape: Mapping[str, Any]) -> None:
         sql = f"SELECT snapshot_id FROM {shape['table']} WHERE snapshot_at > ? AND snapshot_id IN "  # noqa: S608
         sql += f"({', '.join('?' * len(part))})"
         missing -= {key for (key,) in query(sql, str(since), *part)}
+    for key in sorted(missing):
+        log.error("No row %s", key)
     if missing:
-        for key in sorted(missing):
-            log.error("No row %s", key)
         shown = "; ".join(shortened(sorted(missing)))
         msg = f"{len(missing)} of {len(keys)} rows are missing: {shown}"
         raise AirflowFailException(msg)
     log.info("All %d accounts have a row of %s", len(keys), shape["snapshot_at"])
+
+
+def publish() -> None:
+    """Skip the task where the destination cannot be read: dbt would fail for the same cause."""
+    try:
+        query(f"SELECT 1 FROM {read_options()['table']} WHERE 1 = 0")  # noqa: S608
+    except AirflowException as error:
+        raise AirflowSkipException(str(error)) from None
 
 
 def alert(context: Mapping[str, Any]) -> None:

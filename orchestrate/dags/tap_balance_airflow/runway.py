@@ -10,7 +10,7 @@ from datetime import datetime, timedelta, timezone
 
 from airflow.sdk import DAG, get_current_context, task
 
-from tap_balance_airflow import meltano, pipeline, settings
+from tap_balance_airflow import pipeline, settings
 
 with DAG(
     "tap_balance_runway",
@@ -30,4 +30,4 @@ with DAG(
         """Notify of accounts that came into trouble or out of it since the last run."""
         pipeline.alert(get_current_context())
 
-    meltano.Dbt(task_id="build") >> alerts()
+    pipeline.Dbt(task_id="build") >> alerts()
