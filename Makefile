@@ -58,11 +58,16 @@ lint: # .pre-commit-config.yaml has the same lines
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy
-	.venv/bin/sqlfluff lint --disable-progress-bar transform/models
+	make --no-print-directory .venv/sql-linted
 	.venv/bin/zizmor --offline --quiet --pedantic .github .pre-commit-config.yaml
 	.venv/bin/check-jsonschema --builtin-schema vendor.dependabot .github/dependabot.yml
 	.venv/bin/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
 	.venv/bin/check-jsonschema --builtin-schema custom.github-workflows-require-timeout .github/workflows/*.yml
+
+# Half of the time of all linters, so only when SQL has changed.
+.venv/sql-linted: .venv/ready transform/.sqlfluff $(wildcard transform/m*/*.sql transform/m*/*/*.sql)
+	.venv/bin/sqlfluff lint --disable-progress-bar transform/models
+	@touch $@
 
 audit: .venvs/audit/ready ## Look for known vulnerabilities in the highest and the lowest pins of the tap
 	.venvs/audit/bin/pip-audit --strict --disable-pip --require-hashes -r requirements/tap.txt
