@@ -37,8 +37,8 @@ def messages(section: str) -> list[str]:
 REFUSED = "The API refused an account"
 OF_THE_TAP = [
     REFUSED,
-    "The answer is not a balance",
-    "No answer came",
+    "The response is not a balance",
+    "No response",
     "The settings",
     "Files and the environment",
     "stdout, signals and defects",
@@ -47,7 +47,7 @@ OF_THE_DAG = "Airflow's tasks"
 
 
 def answers() -> list[str]:
-    listed = messages(REFUSED) + messages("The answer is not a balance")
+    listed = messages(REFUSED) + messages("The response is not a balance")
     return [message for message in listed if "(MESSAGE)" in message]
 
 
