@@ -19,7 +19,7 @@ export UV_SYSTEM_CERTS := 1
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-demo: .venv/ready .meltano/demo-ready .venvs/report/ready ## From an empty clone to balances in a Postgres, without an account
+demo: .venv/ready .meltano/demo-ready .venvs/report/ready ## From an empty clone to alerts and a page, without an account
 	@.venv/bin/python demo/demo.py
 
 EXECUTOR ?= local

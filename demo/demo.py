@@ -54,7 +54,9 @@ SELECT account, status, total_balance AS "left", currency AS "in", round(burn_pe
 FROM tap_balance_marts.balance_runway ORDER BY days_left
 """
 COLUMNS = """
-SELECT string_agg(format('%I AS "%s %s"', attname, attname, format_type(atttypid, atttypmod)), ', ')
+SELECT string_agg(
+  format('%I AS "%s %s"', attname, attname, format_type(atttypid, atttypmod)), ', ' ORDER BY attnum
+)
 FROM pg_attribute WHERE attrelid = 'tap_balance.balance'::regclass
   AND attname IN ('snapshot_id', 'currency', 'balance10000', 'balance')
 """
