@@ -65,6 +65,11 @@ class Account:
     currency: str | None = None
     enabled: bool = True
 
+    @property
+    def host(self) -> str:
+        """Host and port of the address, as users are shown them."""
+        return urlsplit(self.url).netloc
+
 
 def is_loopback(host: str) -> bool:
     """Whether a host is this machine, by its name or its literal address (no look-up is made)."""
@@ -218,12 +223,6 @@ def _read_secret(form: str, value: str) -> str:
             msg = "is not a file in UTF-8"
         raise ValueError(msg)
     return value
-
-
-def _key_problem(dev_key: str) -> str:
-    if problem := _credential_problem(dev_key):
-        return problem
-    return "contains a colon, which HTTP Basic cannot carry" if ":" in dev_key else ""
 
 
 def _credential_problem(value: str) -> str:

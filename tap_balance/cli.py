@@ -5,12 +5,11 @@ from __future__ import annotations
 import logging
 import os
 import sys
-import traceback
 from typing import TYPE_CHECKING
 
 from singer_sdk.exceptions import MappingError, SingerSDKError
 
-from tap_balance.errors import AccountsFailedError, RunEndedError, SettingsError
+from tap_balance.errors import AccountsFailedError, RunEndedError, SettingsError, defect
 from tap_balance.tap import TapBalance
 
 if TYPE_CHECKING:
@@ -82,6 +81,5 @@ def _explain(error: Exception) -> str:
     if isinstance(error, OSError):
         # What is read has errors of its own; this comes from --discover, --about and --version.
         return f"stdout cannot be written ({error.strerror})."
-    frame = traceback.extract_tb(error.__traceback__)[-1]
-    place = f"{type(error).__name__} at line {frame.lineno} of {frame.filename}"
-    return f"The tap failed with {place}. This is a defect; please report this line."
+    explained = defect(error)
+    return f"{explained}. {explained.next_step}"

@@ -1,47 +1,26 @@
-"""How the balance of one account is requested: one attempt, its limits, and the wait after it."""
+"""How the balance of one account is requested: one attempt."""
 
 from __future__ import annotations
 
 from importlib.metadata import version
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import pendulum
 import requests
-import tenacity
 from requests.utils import get_environ_proxies
 from urllib3.exceptions import HTTPError
 
 from tap_balance import transport
 from tap_balance.accounts import is_loopback
 from tap_balance.auth import authenticator_for, secrets_of
-from tap_balance.errors import RetriableError, connection_error
+from tap_balance.errors import connection_error
 from tap_balance.responses import Balance, parse_response
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from tap_balance.accounts import Account
-
-# Half a second, one, two, ... and a random half, so that many accounts do not come back at once.
-_BACKOFF = tenacity.wait_exponential(multiplier=0.5, max=30) + tenacity.wait_random(0, 0.5)
-_RETRYING = tenacity.Retrying()
-
-
-class Limits(NamedTuple):
-    """How much a run may do, from the settings.
-
-    Attributes:
-        request_timeout: Seconds for one attempt, from its start to the last byte.
-        max_attempts: Attempts per account.
-        max_elapsed: Seconds per account, attempts and the waits between them.
-        max_concurrency: Requests in flight at most.
-    """
-
-    request_timeout: float
-    max_attempts: int
-    max_elapsed: float
-    max_concurrency: int
 
 
 class BalanceClient:
@@ -56,21 +35,17 @@ class BalanceClient:
     """
 
     def __init__(self, accounts: Sequence[Account], max_concurrency: int) -> None:
-        urls = {account.url for account in accounts}
-        hosts = len({host_of(url) for url in urls})
-        connections = min(max_concurrency, max(len(accounts), 1))
+        hosts = {account.url: account.host for account in accounts}
+        size = len(set(hosts.values())), min(max_concurrency, max(len(accounts), 1))
         self._session = requests.Session()
-        self._session.mount("http://", transport.Adapter(hosts, connections))
-        if any(urlsplit(url).scheme == "https" for url in urls):
-            context = transport.tls_context()
-            self._session.mount("https://", transport.Adapter(hosts, connections, context))
-        self._proxies = {url: _proxies_for(url) for url in urls}
+        self._session.mount("http://", transport.Adapter(*size))
+        if any(url.startswith("https:") for url in hosts):
+            self._session.mount("https://", transport.Adapter(*size, transport.tls_context()))
+        self._proxies = {url: _proxies_for(url) for url in hosts}
         self._headers = {
             "Accept": "application/json",
             "User-Agent": f"tap-balance/{version('tap-balance')}",
         }
-        # As `requests` writes them; preparing each request costs as much as sending it.
-        self._urls = {url: requests.Request("GET", url).prepare().url for url in urls}
 
     def close(self) -> None:
         """Close the connections."""
@@ -88,7 +63,8 @@ class BalanceClient:
                 if another attempt may help.
         """
         request = requests.PreparedRequest()
-        request.method, request.url = "GET", self._urls[account.url]
+        # Not prepared by `requests`, which costs as much as sending it: the URL is already so.
+        request.method, request.url = "GET", account.url
         authorization = authenticator_for(account).auth_headers
         request.headers = self._headers | authorization  # type: ignore[assignment]
         # Not `Session.send`: it stores cookies, and looks at where a redirect leads.
@@ -103,7 +79,7 @@ class BalanceClient:
                 # `requests` lets some of urllib3's errors through, and urllib3 the ValueErrors of
                 # http.client, such as that about a chunk of negative size.
                 failure = connection_error(
-                    error, host_of(account.url), secrets_of(account), connected=attempt.connected
+                    error, account.host, secrets_of(account), connected=attempt.connected
                 )
             else:
                 observed_at = pendulum.now("UTC")
@@ -111,46 +87,6 @@ class BalanceClient:
         # Out here it has no context: the libraries' errors keep sockets open, and their texts may
         # repeat what a proxy or a server sent, whatever that was.
         raise failure
-
-
-def host_of(url: str) -> str:
-    """Return the host and port of a URL, as shown to users."""
-    return urlsplit(url).netloc
-
-
-def wait_after(error: RetriableError, attempts: int) -> float:
-    """Return the seconds to wait after a failed attempt.
-
-    What the server asked for; otherwise more with each attempt.
-
-    Args:
-        error: How the attempt failed.
-        attempts: Attempts so far.
-    """
-    if error.retry_after is not None:
-        return error.retry_after
-    # Only its arithmetic: tenacity itself would sleep in the thread that made the attempt.
-    state = tenacity.RetryCallState(_RETRYING, None, (), {})
-    state.attempt_number = attempts
-    return _BACKOFF(state)
-
-
-def exhausted(
-    error: RetriableError, attempts: int, seconds: float, limits: Limits
-) -> RetriableError:
-    """Return the error of an account whose attempts or time have run out.
-
-    Args:
-        error: How the last attempt failed.
-        attempts: Attempts so far.
-        seconds: What they and the waits between them took.
-        limits: The limits of the run.
-    """
-    plural = "" if attempts == 1 else "s"
-    happened = f"{error.happened} ({attempts} attempt{plural} in {seconds:.1f} s"
-    if error.retry_after is not None and seconds + error.retry_after >= limits.max_elapsed:
-        happened += f"; the server asked to wait {error.retry_after:.0f} s, longer than max_elapsed"
-    return RetriableError(f"{happened})", error.next_step, unreachable=error.unreachable)
 
 
 def _proxies_for(url: str) -> dict[str, str]:

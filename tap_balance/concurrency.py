@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import heapq
 import os
+import random
 import signal
 import threading
 import time
 from collections import deque
 from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
-from tap_balance.client import exhausted, host_of, wait_after
 from tap_balance.errors import (
+    CHECK_NETWORK,
+    TOO_MANY,
     AccountError,
     RetriableError,
     RunEndedError,
-    host_down,
-    rate_limited,
+    defect,
 )
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from tap_balance.accounts import Account
-    from tap_balance.client import BalanceClient, Limits
+    from tap_balance.client import BalanceClient
     from tap_balance.responses import Balance
 
 Outcome: TypeAlias = "Balance | AccountError"
@@ -45,6 +46,15 @@ _READER_GRACE = 10.0
 """Seconds that a reader of stdout has to take what is being written when a signal comes."""
 
 
+class Limits(NamedTuple):
+    """How much a run may do, from the settings of the same names."""
+
+    request_timeout: float
+    max_attempts: int
+    max_elapsed: float
+    max_concurrency: int
+
+
 def fetch_all(
     client: BalanceClient,
     accounts: Sequence[Account],
@@ -58,16 +68,9 @@ def fetch_all(
     An account that waits for its next attempt holds no place in the pool, and a host that is down,
     slow or rate limiting holds back its own accounts only.
 
-    Args:
-        client: Makes the requests.
-        accounts: Whose balances to request.
-        limits: How much the run may do.
-        shutdown: Ends the run early.
-        logger: For attempts (DEBUG) and the progress of a long run (INFO).
-
     Raises:
-        RunEndedError: The run is to end. What was complete has been yielded; requests in flight
-            are abandoned.
+        RunEndedError: A signal came. What was complete has been yielded; requests in flight are
+            abandoned.
     """
     pool = _Pool(client, min(limits.max_concurrency, len(accounts)))
     queue = _Queue(accounts, limits)
@@ -77,8 +80,7 @@ def fetch_all(
         while progress.left:
             if not shutdown.requested:
                 while pool.has_place and (fetch := queue.next()):
-                    if not pool.submit(fetch):
-                        queue.put_back(fetch)
+                    pool.submit(fetch)
             elif not queue.complete:
                 shutdown.check()
             if queue.complete:
@@ -185,8 +187,7 @@ class _Queue:
         self._limits = limits
         hosts: dict[str, _Host] = {}
         for account in accounts:
-            name = host_of(account.url)
-            hosts.setdefault(name, _Host(name)).accounts.append(account)
+            hosts.setdefault(account.host, _Host(account.host)).accounts.append(account)
         self._hosts = deque(hosts.values())  # those with accounts that had no attempt
         self._waiting: list[_Fetch] = []  # a heap
         self._repeated: deque[_Fetch] = deque()
@@ -225,11 +226,6 @@ class _Queue:
             return found
         return None
 
-    def put_back(self, fetch: _Fetch) -> None:
-        """Take back what could not begin."""
-        fetch.host.in_flight -= 1
-        self._repeated.appendleft(fetch)
-
     def _new(self, now: float) -> _Fetch | None:
         """Take an account that has had no attempt, from the hosts in turn.
 
@@ -240,12 +236,8 @@ class _Queue:
         for _ in range(len(self._hosts)):
             host = self._hosts[0]
             pause = host.resume_at - now
-            error: AccountError | None = None
-            if host.down:
-                error = host_down(host.name)
-            elif pause >= self._limits.max_elapsed:
-                error = exhausted(rate_limited(host.name, pause), 0, 0.0, self._limits)
-            if error:
+            if host.down or pause >= self._limits.max_elapsed:
+                error = self._skipped(host, pause)
                 self.complete.extend((account, error) for account in host.accounts)
                 host.accounts.clear()
             if not host.accounts:
@@ -264,6 +256,23 @@ class _Queue:
         last.pending += 1
         return _Fetch(last.accounts.popleft(), last)
 
+    def _skipped(self, host: _Host, pause: float) -> AccountError:
+        """Make the error of the accounts that get no request, for what others have found out."""
+        if host.down:
+            happened = f"skipped: {host.name} could not be reached for any of the previous accounts"
+            return AccountError(happened, CHECK_NETWORK)
+        happened = f"{host.name} is rate limiting (it sent Retry-After for another account)"
+        return self._exhausted(RetriableError(happened, TOO_MANY, retry_after=pause), 0, 0.0)
+
+    def _exhausted(self, error: RetriableError, attempts: int, seconds: float) -> AccountError:
+        """Make the error of an account whose attempts or time have run out."""
+        plural = "" if attempts == 1 else "s"
+        happened = f"{error.happened} ({attempts} attempt{plural} in {seconds:.1f} s"
+        wait = error.retry_after
+        if wait is not None and seconds + wait >= self._limits.max_elapsed:
+            happened += f"; the server asked to wait {wait:.0f} s, longer than max_elapsed"
+        return RetriableError(f"{happened})", error.next_step, unreachable=error.unreachable)
+
     def settle(self, fetch: _Fetch) -> None:
         """Decide what follows from an attempt that has ended."""
         assert fetch.outcome is not None  # noqa: S101
@@ -272,7 +281,7 @@ class _Queue:
         fetch.elapsed += fetch.seconds
         fetch.host.record(fetch.outcome)
         if isinstance(fetch.outcome, RetriableError):
-            self._wait_or_complete(fetch, fetch.outcome, wait_after(fetch.outcome, fetch.attempts))
+            self._wait_or_complete(fetch, fetch.outcome, _wait_after(fetch.outcome, fetch.attempts))
         else:
             self._complete(fetch, fetch.outcome)
 
@@ -283,8 +292,7 @@ class _Queue:
             fetch.due = time.monotonic() + wait
             heapq.heappush(self._waiting, fetch)
         else:
-            error = exhausted(error, fetch.attempts, fetch.elapsed, self._limits)
-            self._complete(fetch, error)
+            self._complete(fetch, self._exhausted(error, fetch.attempts, fetch.elapsed))
 
     def _complete(self, fetch: _Fetch, outcome: Outcome) -> None:
         host = fetch.host
@@ -296,6 +304,14 @@ class _Queue:
                 for waiting in self._waiting:
                     waiting.due = 0.0 if waiting.host is host else waiting.due
                 heapq.heapify(self._waiting)
+
+
+def _wait_after(error: RetriableError, attempts: int) -> float:
+    """Return the seconds to wait: what the server asked for, otherwise more with each attempt."""
+    if error.retry_after is not None:
+        return error.retry_after
+    # Half a second, one, two, ... and a random half, so that accounts do not all come back at once.
+    return min(0.5 * 2.0 ** (attempts - 1), 30.0) + random.uniform(0, 0.5)  # noqa: S311
 
 
 class _Pool:
@@ -312,24 +328,21 @@ class _Pool:
     def has_place(self) -> bool:
         return self.in_flight < self._size
 
-    def submit(self, fetch: _Fetch) -> bool:
-        """Begin an attempt, unless the system has no thread for it."""
+    def submit(self, fetch: _Fetch) -> None:
+        """Begin an attempt."""
+        # Not a ThreadPoolExecutor: where the system has no thread left, its `submit` raises, and
+        # one of its threads still makes the request.
         if self.in_flight == self._threads:
-            # Not a ThreadPoolExecutor: where the system has no thread left, its `submit` raises,
-            # and one of its threads still makes the request.
             try:
                 threading.Thread(target=self._work, name="balance", daemon=True).start()
                 self._threads += 1
             except RuntimeError:
                 self._size = max(self._threads, 1)
-                if self._threads:
-                    return False
-                self._attempt(fetch)
-                self.in_flight += 1
-                return True
         self.in_flight += 1
-        self._todo.put(fetch)
-        return True
+        if self._threads:
+            self._todo.put(fetch)
+        else:
+            self._attempt(fetch)
 
     def finished(self, seconds: float) -> Iterator[_Fetch]:
         """Yield the attempts that have ended, waiting for the first of them.
@@ -368,21 +381,9 @@ class _Pool:
         except AccountError as error:
             fetch.outcome = error.with_traceback(None)  # whose frames refer to `fetch`
         except Exception as error:  # noqa: BLE001 - one account must not stop the others
-            fetch.outcome = _defect(error)
+            fetch.outcome = defect(error)
         fetch.seconds = time.monotonic() - began
         self._done.put(fetch)
-
-
-def _defect(error: Exception) -> AccountError:
-    """Turn a defect of the tap into an error; its text is left out, since it may hold a secret."""
-    place = error.__traceback__
-    while place and place.tb_next:
-        place = place.tb_next
-    where = f" at line {place.tb_lineno} of {place.tb_frame.f_code.co_filename}" if place else ""
-    return AccountError(
-        f"the tap failed with {type(error).__name__}{where}",
-        "This is a defect; please report this line.",
-    )
 
 
 class Shutdown:

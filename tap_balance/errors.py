@@ -6,7 +6,9 @@ import html
 import re
 import socket
 import ssl
-from typing import TYPE_CHECKING, Any, NamedTuple
+import traceback
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 from urllib.parse import unquote, unquote_plus
 
 import requests
@@ -16,7 +18,6 @@ from urllib3.exceptions import DecodeError, InvalidHeader
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-_MASK = "***"
 _LONGEST_MESSAGE = 100
 _JSON_ESCAPE = re.compile(r"\\u([0-9a-fA-F]{4})")
 
@@ -33,64 +34,47 @@ class SettingsError(ConfigurationError):
         self.problems = problems
 
 
+@dataclass(eq=False)
 class AccountError(Exception):
     """One account gave no balance, and another attempt would not help.
 
-    Args:
+    Attributes:
         happened: What happened, in the words of the one who reads the log.
         next_step: What the reader can do about it.
         unreachable: Whether no connection to the host could be made.
     """
 
-    def __init__(self, happened: str, next_step: str, *, unreachable: bool = False) -> None:
-        super().__init__(happened)
-        self.happened = happened
-        self.next_step = next_step
-        self.unreachable = unreachable
+    happened: str
+    next_step: str
+    unreachable: bool = field(default=False, kw_only=True)
+
+    def __str__(self) -> str:
+        """Return what happened; the rest is for `line`."""
+        return self.happened
 
     def line(self, account: str) -> str:
-        """Report in one line which account failed, what happened and what to do next.
-
-        Args:
-            account: Name of the account; written with `repr`, so that it stays on one line.
-        """
+        """Report in one line which account failed, what happened and what to do next."""
+        # `repr` keeps a name on one line, whatever characters it has.
         return f"account {account!r}: {self.happened}. {self.next_step}"
 
 
+@dataclass(eq=False)
 class RetriableError(AccountError):
     """One account gave no balance this time; another attempt may help.
 
-    Args:
-        happened: What happened.
-        next_step: What the reader can do if it stays like that.
+    Attributes:
         retry_after: Seconds that the server asked to wait, or None.
         rate_limited: Whether that holds for all accounts of the host.
         timed_out: Whether the attempt took all its time.
-        unreachable: Whether no connection to the host could be made.
     """
 
-    def __init__(  # noqa: PLR0913
-        self,
-        happened: str,
-        next_step: str,
-        *,
-        retry_after: float | None = None,
-        rate_limited: bool = False,
-        timed_out: bool = False,
-        unreachable: bool = False,
-    ) -> None:
-        super().__init__(happened, next_step, unreachable=unreachable)
-        self.retry_after = retry_after
-        self.rate_limited = rate_limited
-        self.timed_out = timed_out
+    retry_after: float | None = field(default=None, kw_only=True)
+    rate_limited: bool = field(default=False, kw_only=True)
+    timed_out: bool = field(default=False, kw_only=True)
 
 
 class AccountsFailedError(Exception):
-    """Some accounts gave no balance, as was logged; all that was read has been written to stdout.
-
-    Args:
-        count: How many.
-    """
+    """Some accounts gave no balance, as was logged; everything else has been written to stdout."""
 
 
 class RunEndedError(BaseException):
@@ -114,15 +98,17 @@ class _Rule(NamedTuple):
 
 
 _LATER = "This usually resolves by the next run; if it persists, contact EngageLab support."
-_TOO_MANY = "Lower max_concurrency or run less often."
+TOO_MANY = "Lower max_concurrency or run less often."
 _CHECK_KEY = (
     "Check dev_key and dev_secret of this account, and that base_url belongs to its product."
 )
 _CHECK_URL = "Check base_url and product of this account."
-_CHECK_NETWORK = (
+CHECK_NETWORK = (
     "Check the network from this machine, base_url, and HTTPS_PROXY and NO_PROXY if there is a "
     "proxy."
 )
+
+_UNEXPECTED = _Rule("an unexpected status", _CHECK_URL)
 
 # "EngageLab SMS: Query Balance", table of errors. The same code means different things under
 # different HTTP statuses (2002), so a rule needs both; (status, None) is for codes not listed.
@@ -150,20 +136,21 @@ RULES: dict[tuple[int, int | None], _Rule] = {
     (404, None): _Rule("no such address", _CHECK_URL),
     (408, None): _Rule("request timeout", _LATER),
     (425, None): _Rule("too early", _LATER),
-    (429, None): _Rule("too many requests", _TOO_MANY),
-    (500, None): _Rule("the server failed", _LATER),
+    (429, None): _Rule("too many requests", TOO_MANY),
+    (501, None): _UNEXPECTED,  # like 505, it does not change by itself
     (502, None): _Rule("bad gateway", _LATER),
     (503, None): _Rule("service unavailable", _LATER),
     (504, None): _Rule("gateway timeout", _LATER),
+    (505, None): _UNEXPECTED,
 }
-REDIRECT = _Rule("a redirect, which is never followed", _CHECK_URL)
-UNEXPECTED = _Rule("an unexpected status", _CHECK_URL)
-_NEVER_RETRIED = {501, 505}  # not implemented, HTTP version: neither changes by itself
+_OTHERS = {
+    3: _Rule("a redirect, which is never followed", _CHECK_URL),
+    5: _Rule("the server failed", _LATER),
+}
+"""The rules of statuses that are not listed, by their first digit."""
 
-
-def _is_retriable(status: int) -> bool:
-    server_error = 500 <= status < 600 and status not in _NEVER_RETRIED  # noqa: PLR2004
-    return server_error or status in {408, 425, 429}
+_RETRIED = {_LATER, TOO_MANY}
+"""The next steps of errors that another attempt may help against."""
 
 
 def api_error(
@@ -186,38 +173,31 @@ def api_error(
     Returns:
         A `RetriableError` if another attempt may help, otherwise an `AccountError`.
     """
-    by_class = {3: REDIRECT, 5: RULES[500, None]}.get(status // 100, UNEXPECTED)
-    others = UNEXPECTED if status in _NEVER_RETRIED else by_class
+    others = _OTHERS.get(status // 100, _UNEXPECTED)
     rule = RULES.get((status, code)) or RULES.get((status, None), others)
-    happened = f"HTTP {status}"
-    if code is not None:
-        happened += f", code {code}"
-    if message:
-        happened += f" ({message})"
-    happened += f": {rule.meaning}"
-    if not _is_retriable(status):
+    details = ("" if code is None else f", code {code}") + (f" ({message})" if message else "")
+    happened = f"HTTP {status}{details}: {rule.meaning}"
+    if rule.next_step not in _RETRIED:
         return AccountError(happened, rule.next_step)
     limited = status == requests.codes.too_many
     return RetriableError(happened, rule.next_step, retry_after=retry_after, rate_limited=limited)
 
 
-def safe_text(text: str, secrets: tuple[str, ...]) -> str:
-    """Make foreign text fit for a log line: no secret, printable, short.
+def defect(error: Exception) -> AccountError:
+    """Make the error of a defect of the tap; its text is left out, since it may hold a secret."""
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    return AccountError(
+        f"the tap failed with {type(error).__name__} at line {frame.lineno} of {frame.filename}",
+        "This is a defect; please report this line.",
+    )
 
-    Args:
-        text: Text from the API or a library.
-        secrets: What must not be shown. They are masked before the text is cut, so that no part
-            of one is left at the cut. A text that holds one in disguise is not shown at all.
-    """
-    for secret in sorted(filter(None, secrets), key=len, reverse=True):
-        text = text.replace(secret, _MASK)
-    if any(secret in bare for bare in _unwrapped(text) for secret in secrets if secret):
-        return _MASK
-    text = "".join(char if char.isprintable() else " " for char in text)
-    text = " ".join(text.split())
-    if len(text) > _LONGEST_MESSAGE:
-        text = f"{text[:_LONGEST_MESSAGE]}..."
-    return text
+
+def safe_text(text: str, secrets: tuple[str, ...]) -> str:
+    """Make foreign text fit for a log line: printable, short, and "***" if a secret is in it."""
+    if any(secret in bare for bare in (text, *_unwrapped(text)) for secret in secrets if secret):
+        return "***"
+    text = " ".join("".join(char if char.isprintable() else " " for char in text).split())
+    return text if len(text) <= _LONGEST_MESSAGE else f"{text[:_LONGEST_MESSAGE]}..."
 
 
 def _unwrapped(text: str) -> Iterator[str]:
@@ -233,29 +213,24 @@ def _unwrapped(text: str) -> Iterator[str]:
 
 # By OpenSSL's number (X509_V_ERR_... in x509_vfy.h), since its words change with its version.
 _CERTIFICATE_DATES = {9: "certificate is not yet valid", 10: "certificate has expired"}
+_Kind: TypeAlias = type[BaseException] | tuple[type[BaseException], ...]
+_TIMEOUT: _Kind = (TimeoutError, requests.Timeout)
 # Looked up in this order: the first kind that is among the causes names the failure. Without a
 # connection, these:
-_NOT_CONNECTED: tuple[tuple[type[BaseException], str], ...] = (
+_NOT_CONNECTED: tuple[tuple[_Kind, str], ...] = (
     (requests.exceptions.ProxyError, "the proxy did not connect to {host}"),
     (socket.gaierror, "unknown host {host}"),
-    (TimeoutError, "no connection to {host} in time"),
-    (requests.ConnectTimeout, "no connection to {host} in time"),
+    (_TIMEOUT, "no connection to {host} in time"),
     (ConnectionRefusedError, "{host} refused the connection"),
     (ssl.SSLError, "no TLS connection to {host}"),
     (ConnectionError, "the connection to {host} broke before the response was complete"),
     (OSError, "no connection to {host}"),
 )
-_NO_RESPONSE: tuple[tuple[type[BaseException], str], ...] = (
-    (requests.ReadTimeout, "timed out waiting for a complete response from {host}"),
-    (TimeoutError, "timed out waiting for a complete response from {host}"),
+_NO_RESPONSE: tuple[tuple[_Kind, str], ...] = (
+    (_TIMEOUT, "timed out waiting for a complete response from {host}"),
     (DecodeError, "{host} sent a response that cannot be decompressed"),
     (InvalidHeader, "{host} sent a malformed HTTP response"),
     (BaseException, "the connection to {host} broke before the response was complete"),
-)
-_INVALID = (
-    requests.exceptions.InvalidSchema,
-    requests.exceptions.InvalidURL,  # InvalidProxyURL is one
-    requests.exceptions.MissingSchema,
 )
 
 
@@ -269,11 +244,8 @@ def connection_error(
         host: Host and port of the request.
         secrets: What must not be shown.
         connected: Whether the request was sent.
-
-    Returns:
-        A `RetriableError` if another attempt may help, otherwise an `AccountError`.
     """
-    causes = list(_causes(error))
+    causes = _causes(error)
     for cause in causes:
         if isinstance(cause, ssl.SSLCertVerificationError):
             reason = _CERTIFICATE_DATES.get(cause.verify_code, cause.verify_message)
@@ -284,7 +256,12 @@ def connection_error(
                 "otherwise check base_url.",
                 unreachable=True,
             )
-    if isinstance(error, _INVALID):
+    if (
+        not connected
+        and isinstance(error, requests.RequestException)
+        and isinstance(error, ValueError)
+    ):
+        # An address that cannot be used: InvalidURL, InvalidProxyURL, InvalidSchema, ...
         if "SOCKS" in str(error):
             return AccountError(
                 f"{host} is behind a SOCKS proxy, and the Python package PySocks is missing",
@@ -302,46 +279,18 @@ def connection_error(
     )
     return RetriableError(
         happened.format(host=host),
-        _CHECK_NETWORK,
-        timed_out=any(isinstance(cause, (TimeoutError, requests.Timeout)) for cause in causes),
+        CHECK_NETWORK,
+        timed_out=any(isinstance(cause, _TIMEOUT) for cause in causes),
         unreachable=not connected,
     )
 
 
-def host_down(host: str) -> AccountError:
-    """Make the error of an account that was skipped because nobody reaches its host.
-
-    Args:
-        host: Host and port.
-    """
-    return AccountError(
-        f"skipped: {host} could not be reached for any of the previous accounts", _CHECK_NETWORK
-    )
-
-
-def rate_limited(host: str, seconds: float) -> RetriableError:
-    """Make the error of an account that was not requested while its host allows no requests.
-
-    Args:
-        host: Host and port.
-        seconds: How long it still allows none.
-    """
-    return RetriableError(
-        f"{host} is rate limiting (it sent Retry-After for another account)",
-        _TOO_MANY,
-        retry_after=seconds,
-    )
-
-
-def _causes(error: BaseException) -> Iterator[BaseException]:
-    """Walk from an error down to what the operating system said."""
-    seen: set[int] = set()
-    todo: list[Any] = [error]
-    while todo:
-        current = todo.pop(0)
-        if not isinstance(current, BaseException) or id(current) in seen:
-            continue
-        seen.add(id(current))
-        yield current
-        todo += [getattr(current, "reason", None), current.__cause__, current.__context__]
-        todo += current.args
+def _causes(error: Exception) -> list[BaseException]:
+    """Walk from an error down to what the operating system reported."""
+    causes: list[BaseException] = []
+    found: list[Any] = [error]
+    for item in found:  # the list grows meanwhile
+        if isinstance(item, BaseException) and item not in causes:
+            causes.append(item)
+            found += [getattr(item, "reason", None), item.__cause__, item.__context__, *item.args]
+    return causes

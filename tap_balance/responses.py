@@ -53,26 +53,28 @@ def parse_response(
         AccountError: It is not a balance. It is a `RetriableError` if another attempt may help.
     """
     status = response.status_code
-    if status != requests.codes.ok:
-        code, message = _api_code(body or b"", account)
-        raise api_error(status, code, message, read_retry_after(response))
-    if body is None:
-        msg = f"longer than {LARGEST_BODY} bytes"
-        raise _not_a_balance(msg)
-    try:
-        return _amounts_in(body, account.product)
-    except amounts.NotJSONError:
-        happened = f"HTTP 200 with a body that is not JSON ({len(body)} bytes)"
+    problem = f"longer than {LARGEST_BODY} bytes"
+    if status == requests.codes.ok and body is not None:
+        try:
+            return _amounts_in(body, account.product)
+        except amounts.NotJSONError:
+            happened = f"HTTP 200 with a body that is not JSON ({len(body)} bytes)"
+            next_step = (
+                "Something between here and the API may have responded (a proxy, a login page); "
+                "check base_url."
+            )
+            raise RetriableError(happened, next_step) from None
+        except amounts.WrongShapeError as error:
+            problem = str(error)
+    code, message = _api_code(body or b"", account)
+    if status == requests.codes.ok and code is None:
+        happened = f"HTTP 200, but not a balance: {problem}"
         next_step = (
-            "Something between here and the API may have responded (a proxy, a login page); "
-            "check base_url."
+            "No record is written. Check base_url and product of this account; "
+            "if they are right, report it to the tap's maintainers."
         )
-        raise RetriableError(happened, next_step) from None
-    except amounts.WrongShapeError as error:
-        code, message = _api_code(body, account)
-        if code is not None:
-            raise api_error(status, code, message) from None
-        raise _not_a_balance(str(error)) from None
+        raise AccountError(happened, next_step)
+    raise api_error(status, code, message, _read_retry_after(response))
 
 
 def _amounts_in(body: bytes, product: Product) -> amounts.Amounts:
@@ -82,14 +84,6 @@ def _amounts_in(body: bytes, product: Product) -> amounts.Amounts:
         msg = "it has an error code"
         raise amounts.WrongShapeError(msg)
     return _READERS[product](document)
-
-
-def _not_a_balance(reason: str) -> AccountError:
-    return AccountError(
-        f"HTTP 200, but not a balance: {reason}",
-        "No record is written. Check base_url and product of this account; "
-        "if they are right, report it to the tap's maintainers.",
-    )
 
 
 def _api_code(body: bytes, account: Account) -> tuple[int | None, str | None]:
@@ -102,12 +96,12 @@ def _api_code(body: bytes, account: Account) -> tuple[int | None, str | None]:
         return None, None
     code, message = envelope.get("code"), envelope.get("message")
     return (
-        code if isinstance(code, int) and not isinstance(code, bool) else None,
+        code if type(code) is int else None,
         safe_text(message, secrets_of(account)) if isinstance(message, str) else None,
     )
 
 
-def read_retry_after(response: requests.Response) -> float | None:
+def _read_retry_after(response: requests.Response) -> float | None:
     """Read `Retry-After` (RFC 9110, section 10.2.3): whole seconds, or an HTTP date.
 
     Returns:

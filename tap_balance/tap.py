@@ -26,8 +26,8 @@ from singer_sdk.singerlib import SchemaMessage
 
 from tap_balance.accounts import read_accounts
 from tap_balance.amounts import exact_decimal
-from tap_balance.client import BalanceClient, Limits
-from tap_balance.concurrency import Shutdown, fetch_all
+from tap_balance.client import BalanceClient
+from tap_balance.concurrency import Limits, Shutdown, fetch_all
 from tap_balance.config import (
     SETTINGS,
     check_settings,

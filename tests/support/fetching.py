@@ -10,8 +10,8 @@ from unittest import mock
 import requests
 import requests_mock
 
-from tap_balance.client import BalanceClient, Limits
-from tap_balance.concurrency import Shutdown, fetch_all
+from tap_balance.client import BalanceClient
+from tap_balance.concurrency import Limits, Shutdown, fetch_all
 from tap_balance.errors import AccountError
 
 if TYPE_CHECKING:
