@@ -7,19 +7,14 @@ import ipaddress
 import os
 from dataclasses import dataclass, field
 from functools import lru_cache
-from itertools import islice
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import requests
-from singer_sdk import typing as th
 
 from tap_balance.config import (
-    ACCOUNT_SCHEMA,
-    LONGEST_NAME,
-    MAX_PROBLEMS,
     SECRET_FORMS,
-    explain,
+    account_problems,
     parse_json,
     parse_shard,
     read_text,
@@ -29,7 +24,7 @@ from tap_balance.config import (
 from tap_balance.errors import SettingsError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from tap_balance.config import Product
 
@@ -110,14 +105,12 @@ def read_accounts(settings: Mapping[str, Any]) -> tuple[Account, ...]:
             problems += error.problems
             continue
         if account.name in places:
-            problems.append(
-                f"{place}account: the same name as in {places[account.name].rstrip('.: ')}; "
-                "names must differ"
-            )
+            first = places[account.name].rstrip(".: ")
+            problems.append(f"{place}account: the same name as in {first}; names must differ")
         places.setdefault(account.name, place)
         accounts.append(account)
     if problems:
-        raise SettingsError(*list(dict.fromkeys(problems))[:MAX_PROBLEMS])
+        raise SettingsError(*problems)
     if "shard" in settings:
         index, count = parse_shard(settings["shard"])
         return tuple(a for a in accounts if shard_of(a.name, count) == index)
@@ -160,82 +153,75 @@ def _entries(settings: Mapping[str, Any]) -> Iterable[tuple[str, Mapping[str, An
 def _read_account(place: str, settings: Mapping[str, Any]) -> Account:
     (form,) = (name for name in SECRET_FORMS if name in settings)
     product: Product = settings.get("product", "sms")
-    url = secret = ""
-    problems = {
-        "account": _name_problem(settings["account"]),
-        "dev_key": _credential_problem(settings["dev_key"])
-        or (
-            "contains a colon, which HTTP Basic cannot carry" if ":" in settings["dev_key"] else ""
-        ),
-    }
-    try:
-        secret = _read_secret(form, settings[form])
-        problems[form] = _credential_problem(secret)
-    except ValueError as error:
-        problems[form] = str(error)
-    try:
-        url = _balance_url(settings.get("base_url", BASE_URLS[product]))
-    except ValueError as error:
-        problems["base_url"] = str(error)
-    if any(problems.values()):
-        lines = (f"{place}{name}: {problem}" for name, problem in problems.items() if problem)
-        raise SettingsError(*lines)
+    given = {"base_url": BASE_URLS[product], **settings}
+    texts: dict[str, str] = {}
+    problems = []
+    for name in ("account", "dev_key", form, "base_url"):
+        try:
+            texts[name] = _READERS[name](given[name])
+        except ValueError as error:  # noqa: PERF203 - each is named
+            problems.append(f"{place}{name}: {error}")
+    if problems:
+        raise SettingsError(*problems)
     return Account(
-        name=settings["account"],
-        dev_key=settings["dev_key"],
-        dev_secret=secret,
+        name=texts["account"],
+        dev_key=texts["dev_key"],
+        dev_secret=texts[form],
         product=product,
-        url=url,
+        url=texts["base_url"],
         currency=settings.get("currency"),
         enabled=settings.get("enabled", True),
     )
 
 
-def _name_problem(name: str) -> str:
-    if not name.strip():
-        return "is empty"
-    if len(name) > LONGEST_NAME:
-        return f"is longer than {LONGEST_NAME} characters"
-    if "\0" in name or not _is_unicode(name):
-        return "contains a character that no database can store"
-    return ""
+# Each of these takes the text of a setting and returns what it stands for; what is wrong is the
+# text of a ValueError, which does not show it.
 
 
-def _read_secret(form: str, value: str) -> str:
-    """Look up a secret that is given by reference.
-
-    Raises:
-        ValueError: It is not there. The text shows neither the secret nor the reference, which
-            may be the secret itself in the wrong place.
-    """
-    if form == "dev_secret_env":
-        secret = os.environ.get(value) if _is_unicode(value) else None
-        if secret is None:
-            msg = "the environment variable of this name is not set"
-            raise ValueError(msg)
-        return secret
-    if form == "dev_secret_file":
-        try:
-            return read_text(value)
-        except OSError as error:
-            msg = f"cannot be read ({error.strerror})"
-        except ValueError:  # a path with a NUL, or a file in another encoding
-            msg = "is not a file in UTF-8"
-        raise ValueError(msg)
-    return value
+def _name(text: str) -> str:
+    return _checked(
+        text,
+        ("is empty", not text.strip()),
+        ("contains a character that no database can store", "\0" in text or not _is_unicode(text)),
+    )
 
 
-def _credential_problem(value: str) -> str:
-    if not value:
-        return "is empty"
-    if value != value.strip():
-        return "has leading or trailing whitespace (possibly a newline from a file); remove it"
-    # RFC 7617, section 2: neither part may hold a control character.
-    if any(ord(char) < 0x20 or ord(char) == 0x7F for char in value):  # noqa: PLR2004
-        return "contains a control character"
-    if not _is_unicode(value):
-        return "is not valid Unicode"
-    return ""
+def _credential(text: str) -> str:
+    return _checked(
+        text,
+        ("is empty", not text),
+        (
+            "has leading or trailing whitespace (possibly a newline from a file); remove it",
+            text != text.strip(),
+        ),
+        # RFC 7617, section 2: neither part may hold a control character.
+        ("contains a control character", any(c < " " or c == "\x7f" for c in text)),
+        ("is not valid Unicode", not _is_unicode(text)),
+    )
+
+
+def _dev_key(text: str) -> str:
+    colon = "contains a colon, which HTTP Basic cannot carry"
+    return _checked(_credential(text), (colon, ":" in text))
+
+
+def _secret_of_variable(name: str) -> str:
+    # The name is not shown: it may be the secret itself in the wrong place.
+    secret = os.environ.get(name) if _is_unicode(name) else None
+    problem = "the environment variable of this name is not set"
+    return _credential(_checked(secret or "", (problem, secret is None)))
+
+
+def _secret_of_file(path: str) -> str:
+    return _credential(read_text(path))
+
+
+def _checked(text: str, *problems: tuple[str, bool]) -> str:
+    """Return the text, or raise a ValueError with the first problem that it has."""
+    for problem, found in problems:
+        if found:
+            raise ValueError(problem)
+    return text
 
 
 def _is_unicode(text: str) -> bool:
@@ -252,14 +238,10 @@ def _balance_url(base_url: str) -> str:
 
     Scheme and host are in lower case and the scheme's own port is left out, so that what is looked
     up by the address (adapter, proxy, connections) is found. A path prefix is kept.
-
-    Raises:
-        ValueError: It cannot be used; the text says why, without the URL.
     """
     # `urlsplit` drops tabs and newlines silently, and a backslash is a slash to some.
-    if any(char <= " " or char in "\x7f\\" for char in base_url):
-        msg = "contains a space, a control character or a backslash"
-        raise ValueError(msg)
+    odd = any(char <= " " or char in "\x7f\\" for char in base_url)
+    _checked(base_url, ("contains a space, a control character or a backslash", odd))
     try:
         user = "@" in urlsplit(base_url).netloc
         prepared = requests.Request("GET", base_url.rstrip("/") + ENDPOINT).prepare()
@@ -269,28 +251,34 @@ def _balance_url(base_url: str) -> str:
     except ValueError:  # every error of `requests` about a URL is one too
         msg = "is not a valid URL"
         raise ValueError(msg) from None
-    problems = {
-        "must not contain a user or password; use dev_key and dev_secret": user,
-        "is not an https URL with a host": not host or parts.scheme not in _DEFAULT_PORTS,
-        "must be https (http only to this machine, such as http://127.0.0.1:8642)": (
-            parts.scheme == "http" and not is_loopback(host)
-        ),
-        "must not contain a query or a fragment": "?" in base_url or "#" in base_url,
-    }
-    for problem, found in problems.items():
-        if found:
-            raise ValueError(problem)
+    plain = parts.scheme == "http" and not is_loopback(host)
+    _checked(
+        base_url,
+        ("must not contain a user or password; use dev_key and dev_secret", user),
+        ("is not an https URL with a host", not host or parts.scheme not in _DEFAULT_PORTS),
+        ("must be https (http only to this machine, such as http://127.0.0.1:8642)", plain),
+        ("must not contain a query or a fragment", "?" in base_url or "#" in base_url),
+    )
     if port == _DEFAULT_PORTS[parts.scheme]:
         parts = parts._replace(netloc=parts.netloc.removesuffix(f":{port}"))
     return parts.geturl()
+
+
+_READERS: Mapping[str, Callable[[str], str]] = {
+    "account": _name,
+    "dev_key": _dev_key,
+    "dev_secret": _credential,
+    "dev_secret_env": _secret_of_variable,
+    "dev_secret_file": _secret_of_file,
+    "base_url": _balance_url,
+}
 
 
 def read_accounts_file(path: str) -> list[tuple[str, Mapping[str, Any]]]:
     """Read the accounts' own settings from a file.
 
     Args:
-        path: The file: a JSON array, or JSON Lines with one account each. UTF-8, with or without
-            a byte order mark.
+        path: The file: a JSON array, or JSON Lines with one account each.
 
     Returns:
         The settings of each account, with the prefix under which to name them: the line that it
@@ -300,38 +288,25 @@ def read_accounts_file(path: str) -> list[tuple[str, Mapping[str, Any]]]:
         SettingsError: The file cannot be read, or something in it is wrong. A line is named by
             its number and never shown.
     """
+    place = f"{_FILE}: "
+    entries: list[tuple[str, Any]] = []
     try:
         text = read_text(path)
-    except OSError as error:
-        msg = f"{_FILE}: cannot be read ({error.strerror})"
+        if text.lstrip().startswith("["):
+            for number, entry in enumerate(parse_json(text), start=1):
+                entries.append((f"{_FILE}, entry {number}: ", without_nulls(entry)))
+        else:
+            # Not `splitlines`: it also splits at characters that a name may hold.
+            for number, line in enumerate(text.split("\n"), start=1):
+                place = f"{_FILE}, line {number}: "
+                if line.strip():
+                    entries.append((place, without_nulls(parse_json(line, first_line=number))))
+    except ValueError as error:
+        msg = f"{place}{error}"
         raise SettingsError(msg) from None
-    except ValueError:  # a path with a NUL, or a file in another encoding
-        msg = f"{_FILE}: is not a file in UTF-8"
-        raise SettingsError(msg) from None
-    found = _array(text) if text.lstrip().startswith("[") else _lines(text)
-    entries = [(place, without_nulls(entry)) for place, entry in found]
-    if not entries:
-        msg = f"{_FILE}: there is no account in it"
-        raise SettingsError(msg)
-    validator = th.DEFAULT_JSONSCHEMA_VALIDATOR(ACCOUNT_SCHEMA)
-    problems = (
-        f"{place}{explain(error)}"
-        for place, entry in entries
-        for error in validator.iter_errors(entry)
-    )
-    if problem_lines := list(islice(dict.fromkeys(problems), MAX_PROBLEMS)):
-        raise SettingsError(*problem_lines)
+    problems = [
+        f"{place}{problem}" for place, entry in entries for problem in account_problems(entry)
+    ]
+    if problems or not entries:
+        raise SettingsError(*problems or [f"{_FILE}: there is no account in it"])
     return entries
-
-
-def _array(text: str) -> Iterator[tuple[str, Any]]:
-    for number, entry in enumerate(parse_json(text, _FILE), start=1):
-        yield f"{_FILE}, entry {number}: ", entry
-
-
-def _lines(text: str) -> Iterator[tuple[str, Any]]:
-    # Not `splitlines`: it also splits at characters that a name may hold.
-    for number, line in enumerate(text.split("\n"), start=1):
-        if line.strip():
-            place = f"{_FILE}, line {number}"
-            yield f"{place}: ", parse_json(line, place, lines=False)

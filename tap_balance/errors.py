@@ -18,6 +18,9 @@ from urllib3.exceptions import DecodeError, InvalidHeader
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+MAX_PROBLEMS = 10
+"""Lines about invalid settings that are shown at most."""
+
 _LONGEST_MESSAGE = 100
 _JSON_ESCAPE = re.compile(r"\\u([0-9a-fA-F]{4})")
 
@@ -26,12 +29,13 @@ class SettingsError(ConfigurationError):
     """The settings are invalid; no requests were sent.
 
     Args:
-        problems: One line each. A line names the setting and never shows its value.
+        problems: One line each. A line names the setting and never shows its value. Repeated ones
+            and those beyond `MAX_PROBLEMS` are left out.
     """
 
     def __init__(self, *problems: str) -> None:
-        super().__init__("; ".join(problems))
-        self.problems = problems
+        self.problems = tuple(dict.fromkeys(problems))[:MAX_PROBLEMS]
+        super().__init__("; ".join(self.problems))
 
 
 @dataclass(eq=False)

@@ -5,13 +5,13 @@ from __future__ import annotations
 import copy
 import json
 import sys
-from importlib.resources import files
 from typing import IO, TYPE_CHECKING, Any, ClassVar
 
 from singer_sdk.singerlib import Catalog, Metadata, Schema
 from singer_sdk.streams import Stream
 
 from tap_balance.amounts import exact_decimal
+from tap_balance.config import read_schema
 from tap_balance.errors import AccountError, RunEndedError, SettingsError
 from tap_balance.snapshots import utc_microseconds
 
@@ -28,11 +28,7 @@ if TYPE_CHECKING:
     from tap_balance.responses import Balance
     from tap_balance.snapshots import Snapshot
 
-_PACKAGE = files(__package__)
-_SCHEMAS = _PACKAGE / "schemas"  # where the wheel has them; in a checkout they are at the top level
-if not _SCHEMAS.is_dir():
-    _SCHEMAS = _PACKAGE / ".." / "schemas"
-SCHEMA: dict[str, Any] = json.loads((_SCHEMAS / "balance.json").read_text(encoding="utf-8"))
+SCHEMA = read_schema("balance.json")
 """The contract: field by field with description, unit and source."""
 
 ALWAYS_SELECTED = (

@@ -125,11 +125,6 @@ def test_plain_http_is_for_loopback(host: str) -> None:
     assert account.url == f"http://{host}:8642/v1/balance"
 
 
-def test_text_from_an_environment_variable_is_a_number_where_one_belongs() -> None:
-    checked = check_settings({**KEYS, "request_timeout": "2.5"}, SETTINGS, NOW)
-    assert checked["request_timeout"] == 2.5
-
-
 def test_a_whole_number_may_be_written_with_a_point() -> None:
     checked = check_settings({**KEYS, "max_concurrency": 4.0}, SETTINGS, NOW)
     assert repr(checked["max_concurrency"]) == "4"

@@ -49,8 +49,11 @@ def test_both_forms_give_the_same_accounts(tmp_path: Path, content: bytes) -> No
         (b"", "accounts_file: there is no account in it"),
         (b"[]", "accounts_file: there is no account in it"),
         (b"\xff\xfe", "accounts_file: is not a file in UTF-8"),
-        (b'[{"account": SHOW-ME-NOT}]', "accounts_file: not JSON (line 1, column 14)"),
-        (f"{LINE}\n\nSHOW-ME-NOT".encode(), "accounts_file, line 3: not JSON (column 1)"),
+        (b'[{"account": SHOW-ME-NOT}]', "accounts_file: is not JSON (line 1, column 14)"),
+        (
+            f"{LINE}\n\nSHOW-ME-NOT".encode(),
+            "accounts_file, line 3: is not JSON (line 3, column 1)",
+        ),
         (f"{LINE}\n[{LINE}]".encode(), "accounts_file, line 2: must be a JSON object"),
         (f"{LINE}\n{{}}".encode(), "accounts_file, line 2: account, dev_key, dev_secret: not set"),
         (f"{LINE}\n{LINE}".encode(), "line 2: account: the same name as in accounts_file, line 1"),
@@ -66,8 +69,8 @@ def test_both_forms_give_the_same_accounts(tmp_path: Path, content: bytes) -> No
             json.dumps([MAIN, SHOP | {"dev_secret": "SHOW-ME-NOT\n"}]).encode(),
             "accounts_file, entry 2: dev_secret: has leading or trailing whitespace",
         ),
-        (b"[" * 100_000, "accounts_file: not JSON"),
-        (b'{"account": NaN}', "accounts_file, line 1: not JSON"),
+        (b"[" * 100_000, "accounts_file: is not JSON"),
+        (b'{"account": NaN}', "accounts_file, line 1: is not JSON (NaN)"),
     ],
 )
 def test_what_is_wrong_is_named_by_its_place_and_not_shown(

@@ -44,14 +44,14 @@ def test_meltano_yml_declares_every_setting_alike() -> None:
         | {key: form[key] for key in form if key not in {"label", "description"}}
         for name, form in as_meltano_declares().items()
     }
-    assert declared == forms, "meltano.yml: let the setting follow tap_balance/config.py"
+    assert declared == forms, "meltano.yml: let the setting follow schemas/settings.json"
 
 
 def test_env_example_names_every_setting_and_no_other() -> None:
     example = (ROOT / ".env.example").read_text(encoding="utf-8")
     variables = re.findall(r"^#? ?TAP_BALANCE_([A-Z_]+)=", example, re.MULTILINE)
     assert [name.lower() for name in variables] == setting_names(), (
-        ".env.example: add or remove the setting's line, in the order of tap_balance/config.py"
+        ".env.example: add or remove the setting's line, in the order of schemas/settings.json"
     )
 
 

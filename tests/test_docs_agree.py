@@ -26,7 +26,7 @@ def test_the_settings_table_has_every_setting_with_its_default() -> None:
     declared = {name: str(one.get("default", "")) for name, one in SETTINGS["properties"].items()}
     assert declared.pop("base_url") == ""
     assert list(table.items()) == list(declared.items()), (
-        "README.md, Settings: add a row for the setting, with its default, as config.py has them"
+        "README.md, Settings: add a row for the setting, as schemas/settings.json has it"
     )
 
 

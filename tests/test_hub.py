@@ -69,7 +69,7 @@ def test_it_declares_every_setting_as_the_tap_does(definition: dict[str, Any]) -
     assert list(declared) == sorted(declared)
     own = {name: declared[name] for name in declared if name not in SDK_SETTINGS}
     forms = {name: {"name": name} | form for name, form in as_meltano_declares().items()}
-    assert own == forms, "hub/tap-balance.yml: let `settings` follow tap_balance/config.py"
+    assert own == forms, "hub/tap-balance.yml: let `settings` follow schemas/settings.json"
     assert set(declared) - set(own) == SDK_SETTINGS
     known: dict[str, Any] = {"properties": {}}
     TapBalance.append_builtin_config(known)

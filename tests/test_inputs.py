@@ -37,10 +37,10 @@ pytestmark = pytest.mark.slow
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        (b"{not json SHOW-ME-NOT", "not JSON (line 1, column 2)"),
-        (b"[]", "not a JSON object"),
-        (b"\xff\xfe\x00", "not JSON in UTF-8"),
-        (None, "No such file or directory"),
+        (b"{not json SHOW-ME-NOT", "is not JSON (line 1, column 2)"),
+        (b"[]", "is not a JSON object"),
+        (b"\xff\xfe\x00", "is not a file in UTF-8"),
+        (None, "cannot be read (No such file or directory)"),
     ],
 )
 def test_a_config_file_that_cannot_be_read_is_one_line(

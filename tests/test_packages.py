@@ -25,8 +25,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 MODULES = {path.relative_to(ROOT).as_posix() for path in ROOT.glob("tap_balance/*.py")}
-SOURCE = MODULES | {"tap_balance/py.typed", "schemas/balance.json"}
-PACKAGE = MODULES | {"tap_balance/py.typed", "tap_balance/schemas/balance.json"}
+SCHEMAS = {"schemas/balance.json", "schemas/settings.json"}
+SOURCE = MODULES | {"tap_balance/py.typed", *SCHEMAS}
+PACKAGE = MODULES | {"tap_balance/py.typed", *(f"tap_balance/{name}" for name in SCHEMAS)}
 NAME = f"tap_balance-{version('tap-balance')}"
 INFO = f"{NAME}.dist-info/"
 WHEEL, SDIST = f"{NAME}-py3-none-any.whl", f"{NAME}.tar.gz"
