@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import dataclass
-from decimal import Context, Decimal, InvalidOperation
+from decimal import Context, Decimal, Inexact, InvalidOperation, Overflow
 from typing import Any, NoReturn
 
 FIELDS = ("balance", "gift_balance", "total_balance")
@@ -18,7 +18,7 @@ _DECIMAL = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?")
 _CURRENCY = re.compile(r"[A-Z]{3}")
 # Long enough for 64 bits and 4 places, short enough that no conversion can take long.
 _LONGEST_NUMBER = 40
-_EXACT = Context(prec=2 * _LONGEST_NUMBER)
+_EXACT = Context(prec=2 * _LONGEST_NUMBER, traps=[Inexact, InvalidOperation, Overflow])
 
 
 class NotJSONError(ValueError):
@@ -145,29 +145,25 @@ def _x10000(body: dict[str, Any], name: str, *, places: int) -> int:
         raise WrongShapeError(msg)
     value = body[name]
     if type(value) is int and places == 0 and _SMALLEST <= value <= _LARGEST:
-        return value
+        return value  # the usual case, for the sake of speed
     wanted = "a whole number" if places == 0 else f"a decimal with {places} places"
     msg = f"`{name}` is not {wanted}"
-    too_large = f"`{name}` does not fit in 64 bits"
     if isinstance(value, str):
         pattern = _WHOLE if places == 0 else _DECIMAL
         if not pattern.fullmatch(value) or len(value) > _LONGEST_NUMBER:
             raise WrongShapeError(msg)
     elif isinstance(value, bool) or not isinstance(value, (int, Decimal)):
         raise WrongShapeError(msg)
-    value = Decimal(value)
-    # Comparing costs nothing even for 1e999999; turning that into an integer would.
-    if not _SMALLEST <= value <= _LARGEST:
-        raise WrongShapeError(too_large)
-    if len(value.as_tuple().digits) > _LONGEST_NUMBER or value.adjusted() < -_LONGEST_NUMBER:
-        # What is so close to zero would become zero silently.
+    try:
+        whole = int(_EXACT.quantize(_EXACT.scaleb(Decimal(value), places), Decimal(1)))
+    except (InvalidOperation, Overflow):
+        whole = _LARGEST + 1
+    except Inexact:  # what is close to zero does not become zero either
+        raise WrongShapeError(msg) from None
+    if not _SMALLEST <= whole <= _LARGEST:
+        msg = f"`{name}` does not fit in 64 bits"
         raise WrongShapeError(msg)
-    shifted = value.scaleb(places, _EXACT)
-    if shifted != int(shifted):
-        raise WrongShapeError(msg)
-    if not _SMALLEST <= shifted <= _LARGEST:
-        raise WrongShapeError(too_large)
-    return int(shifted)
+    return whole
 
 
 def _agrees(twin: Any, value10000: int) -> bool:  # noqa: ANN401

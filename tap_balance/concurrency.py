@@ -93,8 +93,8 @@ def fetch_all(
             for fetch in pool.finished(wait):
                 queue.settle(fetch)
                 if isinstance(fetch.outcome, AccountError):
-                    name, number = fetch.account.name, fetch.attempts
-                    logger.debug("account %r: attempt %d: %s", name, number, fetch.outcome)
+                    attempt = fetch.account.name, fetch.attempts, fetch.outcome
+                    logger.debug("account %r: attempt %d: %s", *attempt)
         shutdown.check()
     finally:
         pool.close()
@@ -108,7 +108,7 @@ class _Progress:
         self._failed = 0
         self._logger = logger
         self._began = time.monotonic()
-        self._seconds = PROGRESS_AFTER
+        self._next = PROGRESS_AFTER
 
     def count(self, outcome: Outcome) -> None:
         self.left -= 1
@@ -117,15 +117,11 @@ class _Progress:
     def report(self) -> float:
         """Report if it is time to; return the seconds until it is again."""
         seconds = time.monotonic() - self._began
-        if seconds >= self._seconds:
-            self._seconds = 2 * seconds
-            self._logger.info(
-                "progress: %d of %d accounts done (%d failed)",
-                self._total - self.left,
-                self._total,
-                self._failed,
-            )
-        return self._seconds - seconds
+        if seconds >= self._next:
+            self._next = 2 * seconds
+            done = self._total - self.left, self._total, self._failed
+            self._logger.info("progress: %d of %d accounts done (%d failed)", *done)
+        return self._next - seconds
 
 
 @dataclass(eq=False, slots=True)
@@ -137,10 +133,10 @@ class _Host:
     pending: int = 0  # accounts with an attempt that are not complete
     in_flight: int = 0
     resume_at: float = 0.0  # when it allows requests again, on the monotonic clock
-    failures: int = 0  # attempts in a row that could not connect
     exhausted: int = 0  # accounts in a row that could not connect in all their attempts
     enough: int = _FAILURES  # such accounts after which it is down
-    slow: bool = False  # whether the last attempt that ended had no response
+    unreachable: bool = False  # whether the last attempt that ended could not connect
+    slow: bool = False  # whether it had no response
 
     @property
     def down(self) -> bool:
@@ -149,15 +145,13 @@ class _Host:
     @property
     def doubtful(self) -> bool:
         """Whether the accounts that are pending will find out if it is down."""
-        return self.failures >= self.enough <= self.pending
+        return self.unreachable and self.pending >= self.enough
 
     def record(self, outcome: Outcome) -> None:
-        unreachable = isinstance(outcome, AccountError) and outcome.unreachable
-        self.slow = unreachable or (isinstance(outcome, RetriableError) and outcome.timed_out)
-        if unreachable:
-            self.failures += 1
-        else:
-            self.failures = self.exhausted = 0
+        self.unreachable = isinstance(outcome, AccountError) and outcome.unreachable
+        self.slow = self.unreachable or _timed_out(outcome)
+        if not self.unreachable:
+            self.exhausted = 0
             self.enough = _FAILURES_AFTER_A_CONNECTION
         if isinstance(outcome, RetriableError) and outcome.rate_limited and outcome.retry_after:
             self.resume_at = max(self.resume_at, time.monotonic() + outcome.retry_after)
@@ -190,7 +184,6 @@ class _Queue:
             hosts.setdefault(account.host, _Host(account.host)).accounts.append(account)
         self._hosts = deque(hosts.values())  # those with accounts that had no attempt
         self._waiting: list[_Fetch] = []  # a heap
-        self._repeated: deque[_Fetch] = deque()
         # An attempt after one that timed out may take all its time again, so it comes last.
         self._timed_out: deque[_Fetch] = deque()
 
@@ -204,30 +197,28 @@ class _Queue:
     def next(self) -> _Fetch | None:
         """Take the account whose attempt is to begin."""
         now = time.monotonic()
-        while self._waiting and self._waiting[0].due <= now:
-            fetch = heapq.heappop(self._waiting)
-            error = fetch.outcome
-            timed_out = isinstance(error, RetriableError) and error.timed_out
-            (self._timed_out if timed_out else self._repeated).append(fetch)
-        while self._repeated or self._hosts or self._timed_out:
-            found = self._repeated.popleft() if self._repeated else self._new(now)
-            if found is None and self._timed_out:
-                found = self._timed_out.popleft()
-            if found is None:
-                return None
+        while found := self._due(now) or self._new(now):
             pause = found.host.resume_at - now
             if isinstance(found.outcome, RetriableError) and (found.host.down or pause > 0):
                 self._wait_or_complete(found, found.outcome, pause)
                 continue
-            found.seconds = min(
-                self._limits.request_timeout, self._limits.max_elapsed - found.elapsed
-            )
+            left = self._limits.max_elapsed - found.elapsed
+            found.seconds = min(self._limits.request_timeout, left)
             found.host.in_flight += 1
             return found
         return None
 
+    def _due(self, now: float) -> _Fetch | None:
+        """Take an account whose next attempt is due, but those whose last one timed out."""
+        while self._waiting and self._waiting[0].due <= now:
+            fetch = heapq.heappop(self._waiting)
+            if not _timed_out(fetch.outcome):
+                return fetch
+            self._timed_out.append(fetch)
+        return None
+
     def _new(self, now: float) -> _Fetch | None:
-        """Take an account that has had no attempt, from the hosts in turn.
+        """Take an account that has had no attempt, from the hosts in turn, or one that timed out.
 
         A host without responses, or one that has its share of the places, comes last.
         """
@@ -252,7 +243,7 @@ class _Queue:
             if last is None or host.in_flight < last.in_flight:
                 last = host
         if last is None:
-            return None
+            return self._timed_out.popleft() if self._timed_out else None
         last.pending += 1
         return _Fetch(last.accounts.popleft(), last)
 
@@ -306,6 +297,10 @@ class _Queue:
                 heapq.heapify(self._waiting)
 
 
+def _timed_out(outcome: Outcome | None) -> bool:
+    return isinstance(outcome, RetriableError) and outcome.timed_out
+
+
 def _wait_after(error: RetriableError, attempts: int) -> float:
     """Return the seconds to wait: what the server asked for, otherwise more with each attempt."""
     if error.retry_after is not None:
@@ -345,11 +340,7 @@ class _Pool:
             self._attempt(fetch)
 
     def finished(self, seconds: float) -> Iterator[_Fetch]:
-        """Yield the attempts that have ended, waiting for the first of them.
-
-        Args:
-            seconds: To wait at most.
-        """
+        """Yield the attempts that have ended, waiting for the first of them at most so long."""
         wait = seconds > 0
         while True:
             try:
@@ -418,10 +409,6 @@ class Shutdown:
         self.wake()
 
     def check(self) -> None:
-        """Raise if the run is to end.
-
-        Raises:
-            RunEndedError: It is.
-        """
+        """Raise a `RunEndedError` if the run is to end."""
         if self.requested:
             raise RunEndedError(self._message, self._exit_status)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import pendulum
@@ -27,26 +25,6 @@ _INSTANT = re.compile(
 _OVERLONG_NUMBER = re.compile(r"[0-9]{6}")
 
 
-@dataclass(frozen=True)
-class Snapshot:
-    """One interval of a day, into which all records of a run fall.
-
-    Attributes:
-        at: Start of the interval, UTC, whole seconds.
-    """
-
-    at: pendulum.DateTime
-
-    @cached_property
-    def timestamp(self) -> str:
-        """The start of the interval as the records carry it, e.g. "2026-01-31T10:00:00Z"."""
-        return self.at.strftime("%Y-%m-%dT%H:%M:%SZ")
-
-    def key(self, account: str) -> str:
-        """The primary key of an account's record: the same for every run in the interval."""
-        return f"{account}@{self.timestamp}"
-
-
 def parse_interval(text: str) -> int:
     """Read an ISO 8601 duration that divides a day.
 
@@ -56,29 +34,32 @@ def parse_interval(text: str) -> int:
     Raises:
         SettingsError: It is not such a duration.
     """
-    problem = (
-        "snapshot_interval: must be an ISO 8601 duration that divides a day, "
-        "such as PT15M, PT1H or P1D"
-    )
     try:
         duration = pendulum.parse(text)
     except ValueError:
-        raise SettingsError(problem) from None
-    if not isinstance(duration, pendulum.Duration) or _OVERLONG_NUMBER.search(text):
-        raise SettingsError(problem)
-    seconds = duration.in_seconds()
-    # Months and years have no fixed length; pendulum would count them as 30 and 365 days.
-    if duration.months or duration.years or duration.microseconds or seconds < 1 or _DAY % seconds:
-        raise SettingsError(problem)
-    return seconds
+        duration = None
+    if isinstance(duration, pendulum.Duration) and not _OVERLONG_NUMBER.search(text):
+        seconds = duration.in_seconds()
+        # Months and years have no fixed length; pendulum would count them as 30 and 365 days.
+        inexact = duration.months or duration.years or duration.microseconds
+        if not inexact and seconds >= 1 and _DAY % seconds == 0:
+            return seconds
+    msg = (
+        "snapshot_interval: must be an ISO 8601 duration that divides a day, "
+        "such as PT15M, PT1H or P1D"
+    )
+    raise SettingsError(msg)
 
 
-def snapshot_of_run(settings: Mapping[str, Any], now: pendulum.DateTime) -> Snapshot:
+def snapshot_of_run(settings: Mapping[str, Any], now: pendulum.DateTime) -> str:
     """Find the interval that a run belongs to.
 
     Args:
         settings: `snapshot_at` where it is set, `snapshot_interval` where it is not the default.
         now: When the run began.
+
+    Returns:
+        The start of the interval, as the records carry it, e.g. "2026-01-31T10:00:00Z".
 
     Raises:
         SettingsError: `snapshot_at` is not the start of an interval, or not near enough to now.
@@ -87,14 +68,14 @@ def snapshot_of_run(settings: Mapping[str, Any], now: pendulum.DateTime) -> Snap
     text = settings.get("snapshot_interval", "PT1S")
     interval = parse_interval(text)
     if "snapshot_at" not in settings:
-        return snapshot_of(now, interval)
+        return utc_seconds(start_of_interval(now, interval))
     instant = _parse_instant(settings["snapshot_at"])
-    start = snapshot_of(instant, interval)
+    start = start_of_interval(instant, interval)
     problem = ""
-    if instant != start.at:
-        end = Snapshot(start.at.add(seconds=interval))
-        nearest = start if instant - start.at < end.at - instant else end
-        problem = f"is not the start of an interval of {text}; the nearest is {nearest.timestamp}"
+    if instant != start:
+        end = start.add(seconds=interval)
+        nearest = utc_seconds(start if instant - start < end - instant else end)
+        problem = f"is not the start of an interval of {text}; the nearest is {nearest}"
     elif instant > now.add(seconds=_MAX_AHEAD):
         problem = "is more than five minutes ahead of the clock"
     elif instant < now.subtract(seconds=2 * interval):
@@ -102,39 +83,36 @@ def snapshot_of_run(settings: Mapping[str, Any], now: pendulum.DateTime) -> Snap
     if problem:
         msg = f"snapshot_at: {problem}"
         raise SettingsError(msg)
-    return start
+    return utc_seconds(start)
 
 
 def _parse_instant(text: str) -> pendulum.DateTime:
-    problem = (
-        "snapshot_at: must be an ISO 8601 date and time with its offset from UTC, "
-        "such as 2026-01-31T10:00:00Z"
-    )
-    if not _INSTANT.fullmatch(text):
-        raise SettingsError(problem)
     try:
-        instant = pendulum.parse(text.upper())
+        instant = pendulum.parse(text.upper()) if _INSTANT.fullmatch(text) else None
     except ValueError:
-        raise SettingsError(problem) from None
+        instant = None
     # At either end of the calendar, there is no room for an offset or another interval.
-    if (
-        not isinstance(instant, pendulum.DateTime)
-        or not 1 < instant.year < pendulum.DateTime.max.year
-    ):
-        raise SettingsError(problem)
-    return instant.in_timezone("UTC")
+    last = pendulum.DateTime.max.year
+    if not isinstance(instant, pendulum.DateTime) or not 1 < instant.year < last:
+        msg = (
+            "snapshot_at: must be an ISO 8601 date and time with its offset from UTC, "
+            "such as 2026-01-31T10:00:00Z"
+        )
+        raise SettingsError(msg)
+    return instant
 
 
-def snapshot_of(instant: pendulum.DateTime, interval: int) -> Snapshot:
-    """Find the interval that an instant falls into; intervals count from midnight UTC.
+def start_of_interval(instant: pendulum.DateTime, interval: int) -> pendulum.DateTime:
+    """Find the start of the interval that an instant falls into.
 
-    Args:
-        instant: When the run began.
-        interval: Length of an interval in seconds; divides a day.
+    Intervals divide a day and count from midnight UTC, so they count from the epoch as well.
     """
-    midnight = instant.in_timezone("UTC").start_of("day")
-    elapsed = int((instant - midnight).total_seconds())
-    return Snapshot(midnight.add(seconds=elapsed - elapsed % interval))
+    return pendulum.from_timestamp(instant.int_timestamp // interval * interval)
+
+
+def utc_seconds(instant: pendulum.DateTime) -> str:
+    """Write an instant in whole seconds, e.g. "2026-01-31T10:00:00Z"."""
+    return instant.in_timezone("UTC").strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def utc_microseconds(instant: pendulum.DateTime) -> str:

@@ -16,7 +16,6 @@ from tap_balance.errors import AccountError, RunEndedError, SettingsError
 from tap_balance.snapshots import utc_microseconds
 
 if TYPE_CHECKING:
-    import logging
     from collections.abc import Callable, Iterable, Mapping
 
     from singer_sdk import Tap
@@ -26,7 +25,6 @@ if TYPE_CHECKING:
     from tap_balance.accounts import Account
     from tap_balance.concurrency import Outcome
     from tap_balance.responses import Balance
-    from tap_balance.snapshots import Snapshot
 
 SCHEMA = read_schema("balance.json")
 """The contract: field by field with description, unit and source."""
@@ -36,7 +34,6 @@ ALWAYS_SELECTED = (
     *("balance10000", "gift_balance10000", "total_balance10000"),
 )
 """Without these, a repeated run in one interval would leave a row with parts of both."""
-_NOT_A_CATALOG = "--catalog: the file is not a Singer catalog; make one with --discover"
 
 
 class BalanceStream(Stream):
@@ -49,7 +46,7 @@ class BalanceStream(Stream):
     Args:
         tap: The tap.
         read_balances: Requests the balances, and yields each account with its balance or its error.
-        snapshot: The interval that the run belongs to.
+        snapshot_at: Start of the interval that the run belongs to.
         bookmark: What an earlier run left in the STATE for this stream.
     """
 
@@ -67,12 +64,12 @@ class BalanceStream(Stream):
         tap: Tap,
         *,
         read_balances: Callable[[], Iterable[tuple[Account, Outcome]]],
-        snapshot: Snapshot,
+        snapshot_at: str,
         bookmark: Mapping[str, Any],
     ) -> None:
         super().__init__(tap, schema=copy.deepcopy(SCHEMA))
         self._read_balances = read_balances
-        self._snapshot = snapshot
+        self._snapshot_at = snapshot_at
         self._bookmark = bookmark
         self.failures = 0
         """Accounts that gave no balance in this run."""
@@ -99,7 +96,7 @@ class BalanceStream(Stream):
                         account.name,
                         warning,
                     )
-                yield make_record(account, outcome, self._snapshot)
+                yield make_record(account, outcome, self._snapshot_at)
         except RunEndedError:
             self.finalize_state_progress_markers()
             raise
@@ -147,20 +144,14 @@ def with_decimals(schema: dict[str, Any]) -> dict[str, Any]:
     return schema
 
 
-def make_record(account: Account, balance: Balance, snapshot: Snapshot) -> Record:
-    """Make the record of one account.
-
-    Args:
-        account: Whose balance it is.
-        balance: What it has left.
-        snapshot: The interval that the run belongs to.
-    """
+def make_record(account: Account, balance: Balance, snapshot_at: str) -> Record:
+    """Make the record of one account."""
     amounts = balance.amounts
     return {
-        "snapshot_id": snapshot.key(account.name),
+        "snapshot_id": f"{account.name}@{snapshot_at}",
         "account": account.name,
         "product": account.product,
-        "snapshot_at": snapshot.timestamp,
+        "snapshot_at": snapshot_at,
         "observed_at": utc_microseconds(balance.observed_at),
         "currency": amounts.currency or account.currency,
         "balance10000": amounts.balance10000,
@@ -172,22 +163,7 @@ def make_record(account: Account, balance: Balance, snapshot: Snapshot) -> Recor
     }
 
 
-def read_catalog(file: IO[str]) -> dict[str, Any]:
-    """Read a catalog file.
-
-    Raises:
-        SettingsError: It is not a JSON object.
-    """
-    try:
-        catalog = json.loads(file.read())
-    except (ValueError, RecursionError):
-        catalog = None
-    if not isinstance(catalog, dict):
-        raise SettingsError(_NOT_A_CATALOG)
-    return catalog
-
-
-def complete_catalog(catalog: Catalog | Mapping[str, Any]) -> Catalog:
+def complete_catalog(catalog: Any) -> Catalog:  # noqa: ANN401
     """Give the stream in a catalog its key and its replication key, whatever the catalog says.
 
     Without the key, a target would append where it should replace; a catalog that was written by
@@ -197,34 +173,25 @@ def complete_catalog(catalog: Catalog | Mapping[str, Any]) -> Catalog:
         SettingsError: It is not a catalog.
     """
     try:
-        if not isinstance(catalog, Catalog):
-            catalog = Catalog.from_dict(dict(catalog))  # type: ignore[arg-type]
-        entry = catalog.get_stream(BalanceStream.name)
-        if entry is None:
-            return catalog
-        entry.key_properties = list(BalanceStream.primary_keys)
-        entry.replication_key = BalanceStream.replication_key
-        properties: dict[str, Schema] = entry.schema.properties or {}
-        for field in ALWAYS_SELECTED:
-            properties.setdefault(field, Schema.from_dict(SCHEMA["properties"][field]))
-        entry.schema.properties = properties
+        found: Catalog = (
+            catalog if isinstance(catalog, Catalog) else Catalog.from_dict({**catalog})
+        )
+        if entry := found.get_stream(BalanceStream.name):
+            entry.key_properties = list(BalanceStream.primary_keys)
+            entry.replication_key = BalanceStream.replication_key
+            entry.schema.properties = entry.schema.properties or {}
+            for field in ALWAYS_SELECTED:
+                contract = Schema.from_dict(SCHEMA["properties"][field])
+                entry.schema.properties.setdefault(field, contract)
     except (AttributeError, KeyError, TypeError, ValueError):
-        raise SettingsError(_NOT_A_CATALOG) from None
-    return catalog
+        msg = "--catalog: the file is not a Singer catalog; make one with --discover"
+        raise SettingsError(msg) from None
+    return found
 
 
-def read_state(file: IO[str], logger: logging.Logger) -> dict[str, Any]:
-    """Read a state file.
-
-    A state decides nothing here, since a run always reads the balances of now. One that cannot
-    be read is worth a warning, but not the loss of a snapshot that nobody can take again.
-    """
+def read_json(file: IO[str]) -> Any:  # noqa: ANN401
+    """Read the file of a catalog or a state; None if it is not JSON."""
     try:
-        text = file.read()
-        state = json.loads(text) if text.strip() else {}
+        return json.loads(file.read() or "{}")
     except (ValueError, RecursionError):
-        state = None
-    if isinstance(state, dict):
-        return state
-    logger.warning("--state: the file is not a Singer state; it is ignored, the run goes on.")
-    return {}
+        return None

@@ -40,8 +40,7 @@ from tap_balance.snapshots import snapshot_of_run
 from tap_balance.streams import (
     BalanceStream,
     complete_catalog,
-    read_catalog,
-    read_state,
+    read_json,
     with_decimals,
 )
 
@@ -62,8 +61,7 @@ class StdoutWriter(SingerWriter):
     def __init__(self) -> None:
         super().__init__()
         self._stdout = sys.stdout
-        real = sys.__stdout__
-        self._descriptor = real.fileno() if real is not None and real is sys.stdout else None
+        self._is_real = sys.stdout is sys.__stdout__
 
     def write_message(self, message: Message) -> None:
         """Write one message.
@@ -75,10 +73,10 @@ class StdoutWriter(SingerWriter):
             message.schema = with_decimals(message.schema)
         line = self.format_message(message) + "\n"
         try:
-            if self._descriptor is None:
-                self._stdout.write(line)
+            if self._is_real:
+                _write_whole(self._stdout.fileno(), line.encode())
             else:
-                _write_whole(self._descriptor, line.encode())
+                self._stdout.write(line)
         except OSError as error:
             reason = error.strerror or type(error).__name__
             msg = f"cannot write to stdout ({reason}); the target has probably ended"
@@ -123,15 +121,9 @@ class TapBalance(Tap):
         validate_config: bool = True,
         **kwargs: Any,  # noqa: ANN401
     ) -> None:
-        """Check the settings, then make the tap.
+        """Check the settings, then make the tap; the arguments are those of the SDK's `Tap`.
 
-        Args:
-            config: The settings.
-            catalog: What is selected.
-            parse_env_config: Whether to read settings from the environment, too.
-            validate_config: False where nothing is read, as for `--discover`: no settings are
-                needed then, and none are looked at.
-            kwargs: What else the SDK's `Tap` takes.
+        Without `validate_config`, as for `--discover`, no settings are needed or looked at.
 
         Raises:
             SettingsError: Something in the settings or the catalog is wrong.
@@ -142,7 +134,7 @@ class TapBalance(Tap):
         self.bookmark: dict[str, Any] = {}
         settings: dict[str, Any] = {}
         if validate_config:
-            schema = settings_schema()
+            schema = self.config_jsonschema
             given = dict(config or {}) | (read_environment(schema) if parse_env_config else {})
             for line in unknown_settings(given, schema):
                 self.logger.warning("%s", line)
@@ -150,7 +142,7 @@ class TapBalance(Tap):
             self.accounts = self._enabled(read_accounts(settings))
             # Read, they are of no more use, and stream_maps may look into the tap's config.
             settings.pop("accounts", None)
-        self.snapshot = snapshot_of_run(settings, began)
+        self.snapshot_at = snapshot_of_run(settings, began)
         catalog = None if catalog is None else complete_catalog(catalog)
         # The SDK reports at INFO that it reads no variables, which misleads those who set them.
         level = self.logger.level
@@ -184,7 +176,7 @@ class TapBalance(Tap):
         stream = BalanceStream(
             self,
             read_balances=self.read_balances,
-            snapshot=self.snapshot,
+            snapshot_at=self.snapshot_at,
             bookmark=self.bookmark,
         )
         return [stream]
@@ -241,7 +233,7 @@ class TapBalance(Tap):
 
     @classmethod
     def from_command_line(cls, sources: Sequence[str], **kwargs: Any) -> TapBalance:  # noqa: ANN401
-        """Make the tap from what the command line gave.
+        """Make the tap of a command, whose signals end its run in order.
 
         Args:
             sources: What `--config` names.
@@ -250,7 +242,7 @@ class TapBalance(Tap):
         Raises:
             SettingsError: Something in the settings or the environment is wrong.
         """
-        settings = read_settings(sources, settings_schema())
+        settings = read_settings(sources, cls.config_jsonschema)
         with signals_held(), naming_stream_maps(settings):
             tap = cls(config=settings, **kwargs)
             # In place of the SDK's handler, which exits with status 0 and loses the failure.
@@ -279,25 +271,23 @@ class TapBalance(Tap):
             cls.print_about(about_format)
             return
         cls.print_version(print_fn=cls.logger.info)
-        tap = cls.from_command_line(
-            config,
-            state=read_state(state, cls.logger) if state else None,
-            catalog=read_catalog(catalog) if catalog else None,
-        )
+        bookmarks = read_json(state) if state else {}
+        if not isinstance(bookmarks, dict):
+            # No state decides what is read, so a bad one is not worth the loss of a snapshot.
+            cls.logger.warning("--state: the file is not a Singer state; it is ignored.")
+            bookmarks = {}
+        selection = complete_catalog(read_json(catalog)) if catalog else None
+        tap = cls.from_command_line(config, state=bookmarks, catalog=selection)
         stream = cast("BalanceStream", tap.streams[BalanceStream.name])
-        if not stream.selected:
-            msg = (
-                f"--catalog: the stream {BalanceStream.name} is not selected, so nothing would be "
-                "read; select it, or do not run the tap"
-            )
-            raise SettingsError(msg)
         maps = tap.mapper.stream_maps.get(BalanceStream.name, [])
-        if maps and all(isinstance(stream_map, RemoveRecordTransform) for stream_map in maps):
-            msg = (
-                f"stream_maps: the stream {BalanceStream.name} is removed, so nothing would be "
-                "read; keep it, or do not run the tap"
-            )
-            raise SettingsError(msg)
+        removed = maps and all(isinstance(one, RemoveRecordTransform) for one in maps)
+        for found, where in (
+            (not stream.selected, "--catalog: the stream balance is not selected"),
+            (removed, "stream_maps: the stream balance is removed"),
+        ):
+            if found:
+                msg = f"{where}, so nothing would be read; change that, or do not run the tap"
+                raise SettingsError(msg)
         # Made before anything is written, so that a CA bundle that cannot be read ends it here.
         _ = tap.client
         # The messages' writer has kept the real stdout; a print of any library lands on stderr.
@@ -310,23 +300,14 @@ class TapBalance(Tap):
     def get_singer_command(cls) -> click.Command:
         """Make the command; `--test` takes a choice and has a text of its own."""
         command = super().get_singer_command()
-        command.params = [
-            click.Option(
-                ["--test"],
-                is_flag=False,
-                flag_value="all",
-                type=click.Choice(["all", "schema"]),
-                help=(
+        for option in command.params:
+            if isinstance(option, click.Option) and option.name == "test":
+                option.type = click.Choice(["all", "schema"])
+                option.default = None
+                option.help = (
                     "Check that every account works; writes no records. "
                     "--test=schema prints the SCHEMA message without sending requests."
-                ),
-                callback=cls.cb_test,
-                expose_value=False,
-            )
-            if option.name == "test"
-            else option
-            for option in command.params
-        ]
+                )
         return command
 
     @classmethod
@@ -372,6 +353,10 @@ class TapBalance(Tap):
         ctx.exit()
 
 
+# The SDK would add its own settings, such as stream_maps, when it makes the first tap.
+TapBalance.append_builtin_config(TapBalance.config_jsonschema)
+
+
 class Table:
     """What `--test` prints on a terminal: a row for each account, as its result comes.
 
@@ -381,7 +366,7 @@ class Table:
 
     def __init__(self, accounts: Sequence[Account]) -> None:
         names = (_columns(_printable(account.name)) for account in accounts)
-        self._widths = (min(max(names, default=0), 40), 7, 18)
+        self._width = min(max(names, default=0), 40)
         self._print("account", "product", "total balance", "result")
 
     def print_row(self, account: Account, outcome: Outcome) -> None:
@@ -393,13 +378,12 @@ class Table:
         self._print(_printable(account.name), account.product, total, result)
 
     def _print(self, name: str, product: str, total: str, result: str) -> None:
-        first, second, third = self._widths
-        name += " " * (first - _columns(name))
-        start = f"{name}  {product:<{second}}  {total:>{third}}  "
-        room = shutil.get_terminal_size().columns - _columns(start)
-        lines = textwrap.wrap(result, max(room, 30))
-        indent = "\n" + " " * _columns(start)
-        click.echo(start + indent.join(lines), err=True)
+        name += " " * (self._width - _columns(name))
+        start = f"{name}  {product:<7}  {total:>18}  "
+        indent = " " * _columns(start)
+        width = max(shutil.get_terminal_size().columns, len(indent) + 30)
+        lines = textwrap.wrap(result, width - len(indent))
+        click.echo(start + f"\n{indent}".join(lines), err=True)
 
 
 def _printable(name: str) -> str:
@@ -414,13 +398,6 @@ def _columns(text: str) -> int:
 def _total(account: Account, balance: Balance) -> str:
     currency = balance.amounts.currency or account.currency or ""
     return f"{exact_decimal(balance.amounts.total_balance10000)} {currency}".strip()
-
-
-def settings_schema() -> dict[str, Any]:
-    """Make the JSON Schema of all settings, those that the SDK adds included."""
-    schema = copy.deepcopy(SETTINGS)
-    TapBalance.append_builtin_config(schema)
-    return schema
 
 
 @contextlib.contextmanager

@@ -15,7 +15,7 @@ from deployment import ACCOUNTS, PYTHON
 from parts import ROOT
 
 from tap_balance.sandbox import SECRET
-from tap_balance.snapshots import parse_interval, snapshot_of
+from tap_balance.snapshots import parse_interval, start_of_interval, utc_seconds
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -187,7 +187,7 @@ def test_the_schedule_and_the_interval_agree_and_the_interval_is_the_taps(
         assert shapes == [shapes[0]] * 3
         interval = parse_interval(shapes[0]["interval"])
         assert interval == minutes * 60
-        assert shapes[0]["snapshot_at"] == snapshot_of(moment, interval).timestamp
+        assert shapes[0]["snapshot_at"] == utc_seconds(start_of_interval(moment, interval))
         assert re.fullmatch(r"3 \([0-9a-f]{16}\)", shapes[0]["accounts"])
 
 

@@ -92,7 +92,7 @@ def test_a_run_that_would_read_nothing_is_an_error(
     assert run.errors == [
         (
             "--catalog: the stream balance is not selected, so nothing would be read; "
-            "select it, or do not run the tap"
+            "change that, or do not run the tap"
         ),
         "Invalid settings; no requests were sent.",
     ]

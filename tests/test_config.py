@@ -12,7 +12,7 @@ import pytest
 from tap_balance.accounts import read_accounts
 from tap_balance.config import LARGEST_FILE, check_settings, read_settings, unknown_settings
 from tap_balance.errors import SettingsError
-from tap_balance.tap import settings_schema
+from tap_balance.tap import TapBalance
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from tap_balance.accounts import Account
 
 NOW = pendulum.datetime(2026, 1, 31, 10, 20)
+SCHEMA = TapBalance.config_jsonschema
 KEYS = {"dev_key": "fake-key", "dev_secret": "fake-secret"}
 
 
@@ -30,7 +31,7 @@ def _no_settings_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def read(*sources: str) -> dict[str, Any]:
-    return check_settings(read_settings(sources, settings_schema()), settings_schema(), NOW)
+    return check_settings(read_settings(sources, SCHEMA), SCHEMA, NOW)
 
 
 def set_variables(monkeypatch: pytest.MonkeyPatch, **variables: str) -> None:
@@ -44,7 +45,7 @@ NEEDED = {"dev_key", "dev_secret"}
 def test_an_empty_variable_counts_as_not_set(monkeypatch: pytest.MonkeyPatch) -> None:
     set_variables(monkeypatch, **KEYS)
     without = read("ENV")
-    set_variables(monkeypatch, **dict.fromkeys(settings_schema()["properties"].keys() - NEEDED, ""))
+    set_variables(monkeypatch, **dict.fromkeys(SCHEMA["properties"].keys() - NEEDED, ""))
     assert read("ENV") == without
     (account,) = read_accounts(read("ENV"))
     assert account.name == "default"
@@ -137,11 +138,11 @@ def test_a_file_without_end_is_refused() -> None:
 
 def test_letters_that_look_alike_are_distinguished() -> None:
     cyrillic = {"dev_s\u0435cret": "x"}
-    assert unknown_settings(cyrillic, settings_schema()) == [
+    assert unknown_settings(cyrillic, SCHEMA) == [
         "unknown setting 'dev_s\\u0435cret' ignored; did you mean 'dev_secret'?"
     ]
     with pytest.raises(SettingsError, match=r"unknown key 'dev_s\\u0435cret'.*did you mean"):
-        check_settings({"accounts": [{"account": "a", **KEYS, **cyrillic}]}, settings_schema(), NOW)
+        check_settings({"accounts": [{"account": "a", **KEYS, **cyrillic}]}, SCHEMA, NOW)
 
 
 FORGOTTEN = {
@@ -172,7 +173,7 @@ def test_where_config_env_is_missing_the_error_names_it(
 
 def account_with(**keys: Any) -> Account:  # noqa: ANN401
     listed = [{"account": "shop", "dev_key": "k", **keys}]
-    (account,) = read_accounts(check_settings({"accounts": listed}, settings_schema(), NOW))
+    (account,) = read_accounts(check_settings({"accounts": listed}, SCHEMA, NOW))
     return account
 
 

@@ -8,9 +8,10 @@ import pytest
 from tap_balance.errors import SettingsError
 from tap_balance.snapshots import (
     parse_interval,
-    snapshot_of,
     snapshot_of_run,
+    start_of_interval,
     utc_microseconds,
+    utc_seconds,
 )
 
 
@@ -40,19 +41,19 @@ def test_any_other_interval_is_refused_by_name(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("instant", "interval", "key"),
+    ("instant", "interval", "start"),
     [
-        ("2026-01-31T10:59:59.999999Z", 3600, "main@2026-01-31T10:00:00Z"),
-        ("2026-01-31T10:00:00Z", 3600, "main@2026-01-31T10:00:00Z"),
-        ("2026-01-31T10:00:00Z", 86400, "main@2026-01-31T00:00:00Z"),
-        ("2026-01-31T23:59:59.5Z", 1, "main@2026-01-31T23:59:59Z"),
-        ("2026-03-08T02:30:00-05:00", 3600, "main@2026-03-08T07:00:00Z"),
+        ("2026-01-31T10:59:59.999999Z", 3600, "2026-01-31T10:00:00Z"),
+        ("2026-01-31T10:00:00Z", 3600, "2026-01-31T10:00:00Z"),
+        ("2026-01-31T10:00:00Z", 86400, "2026-01-31T00:00:00Z"),
+        ("2026-01-31T23:59:59.5Z", 1, "2026-01-31T23:59:59Z"),
+        ("2026-03-08T02:30:00-05:00", 3600, "2026-03-08T07:00:00Z"),
     ],
 )
-def test_an_instant_falls_into_its_utc_interval(instant: str, interval: int, key: str) -> None:
+def test_an_instant_falls_into_its_utc_interval(instant: str, interval: int, start: str) -> None:
     moment = pendulum.parse(instant)
     assert isinstance(moment, pendulum.DateTime)
-    assert snapshot_of(moment, interval).key("main") == key
+    assert utc_seconds(start_of_interval(moment, interval)) == start
 
 
 def test_instants_are_written_with_six_places() -> None:
@@ -65,7 +66,7 @@ RUN = pendulum.datetime(2026, 1, 31, 10, 20)
 
 def snapshot_at(text: str, interval: str = "PT1H") -> str:
     settings = {"snapshot_at": text, "snapshot_interval": interval}
-    return snapshot_of_run(settings, RUN).timestamp
+    return snapshot_of_run(settings, RUN)
 
 
 @pytest.mark.parametrize(
