@@ -83,10 +83,7 @@ def shard_of(name: str, count: int) -> int:
 
 
 def read_accounts(settings: Mapping[str, Any]) -> tuple[Account, ...]:
-    """Read the accounts of a run, in the settings' order, those that are not enabled included.
-
-    Args:
-        settings: Settings that are checked (`tap_balance.config.check_settings`).
+    """Read the accounts of a run out of checked settings, those that are not enabled included.
 
     Raises:
         SettingsError: There is no account, or two ways to give them are mixed, or something is
@@ -275,14 +272,9 @@ _READERS: Mapping[str, Callable[[str], str]] = {
 
 
 def read_accounts_file(path: str) -> list[tuple[str, Mapping[str, Any]]]:
-    """Read the accounts' own settings from a file.
+    """Read the accounts' own settings from a file: a JSON array, or JSON Lines.
 
-    Args:
-        path: The file: a JSON array, or JSON Lines with one account each.
-
-    Returns:
-        The settings of each account, with the prefix under which to name them: the line that it
-        is on, or its place in the array.
+    Each comes with the prefix under which to name them: its line, or its place in the array.
 
     Raises:
         SettingsError: The file cannot be read, or something in it is wrong. A line is named by

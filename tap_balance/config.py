@@ -17,7 +17,7 @@ from tap_balance.errors import MAX_PROBLEMS, SettingsError
 from tap_balance.snapshots import parse_interval, snapshot_of_run
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     import pendulum
     from jsonschema import ValidationError
@@ -64,18 +64,17 @@ SETTINGS = read_schema("settings.json")
 _ACCOUNT = DEFAULT_JSONSCHEMA_VALIDATOR(SETTINGS["properties"]["accounts"]["items"])
 
 
-def read_settings(sources: Iterable[str], schema: Mapping[str, Any]) -> dict[str, Any]:
+def read_settings(sources: Sequence[str], schema: Mapping[str, Any]) -> dict[str, Any]:
     """Read the settings that `--config` names.
 
     Args:
         sources: Paths of JSON files, of which the last one wins, and "ENV" for the environment,
             which wins over files.
-        schema: The settings, those that the SDK adds included.
+        schema: The JSON Schema of the settings, with those that the SDK adds, here and below.
 
     Raises:
         SettingsError: Something cannot be read.
     """
-    sources = list(sources)
     settings: dict[str, Any] = {}
     for path in sources:
         if path != "ENV":
@@ -105,9 +104,6 @@ def read_environment(schema: Mapping[str, Any]) -> dict[str, Any]:
 
     The SDK's own reader fails without naming the variable, and it looks for a file `.env` in the
     folders above its own code, which would override what has been set.
-
-    Args:
-        schema: The settings, those that the SDK adds included.
 
     Raises:
         SettingsError: Some variables cannot be read as their setting's type.
@@ -210,15 +206,9 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 def check_settings(
     given: Mapping[str, Any], schema: Mapping[str, Any], now: pendulum.DateTime
 ) -> dict[str, Any]:
-    """Check the types and ranges of all settings.
+    """Check the types and ranges of all settings, and fill in the defaults.
 
-    Args:
-        given: The settings as they were read. Null is not set, nor is empty text.
-        schema: Their JSON Schema.
-        now: The moment that `snapshot_at` is compared with.
-
-    Returns:
-        The settings that are set, with the defaults filled in.
+    Null is not set, nor is empty text. `snapshot_at` is compared with `now`.
 
     Raises:
         SettingsError: Something is wrong; each line names a setting, none shows a value.
@@ -283,10 +273,7 @@ def without_nulls(entry: Any) -> Any:  # noqa: ANN401
 
 
 def parse_shard(text: str) -> tuple[int, int]:
-    """Read a shard, `i/n`.
-
-    Returns:
-        i, from 1 to n, and n.
+    """Read a shard, `i/n`: i, from 1 to n, and n.
 
     Raises:
         SettingsError: It is not a valid shard.

@@ -85,10 +85,6 @@ class RunEndedError(BaseException):
     """The run has to end at once: a signal came, or nobody reads stdout any more.
 
     It is not an `Exception`, so that nothing on its way takes it for the failure of one account.
-
-    Args:
-        message: What ended the run.
-        exit_status: The status that the process exits with.
     """
 
     def __init__(self, message: str, exit_status: int) -> None:
@@ -166,16 +162,8 @@ def api_error(
     """Turn a response that is not a balance into the error to raise.
 
     The HTTP status and the API's code together decide; for a code that is not in the table
-    the status alone does ("EngageLab SMS: Query Balance").
-
-    Args:
-        status: HTTP status.
-        code: The API's `code`, if the body had one.
-        message: The API's `message`, already free of secrets (`safe_text`).
-        retry_after: Seconds that the server asked to wait, or None.
-
-    Returns:
-        A `RetriableError` if another attempt may help, otherwise an `AccountError`.
+    the status alone does ("EngageLab SMS: Query Balance"). The message is free of secrets already
+    (`safe_text`); `retry_after` is the seconds that the server asked to wait.
     """
     others = _OTHERS.get(status // 100, _UNEXPECTED)
     rule = RULES.get((status, code)) or RULES.get((status, None), others)
@@ -241,13 +229,9 @@ _NO_RESPONSE: tuple[tuple[_Kind, str], ...] = (
 def connection_error(
     error: Exception, host: str, secrets: tuple[str, ...], *, connected: bool
 ) -> AccountError:
-    """Report in a few words why no response came; the libraries' own texts run over many lines.
+    """Turn what a library raised into the error to raise; its own text runs over many lines.
 
-    Args:
-        error: What `requests` or urllib3 raised.
-        host: Host and port of the request.
-        secrets: What must not be shown.
-        connected: Whether the request was sent.
+    `secrets` are not shown; `connected` is whether the request was sent.
     """
     causes = _causes(error)
     for cause in causes:

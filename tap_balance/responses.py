@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import datetime as dt
-import email.utils
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import requests
+from urllib3.exceptions import HTTPError
+from urllib3.util import Retry
 
 from tap_balance import amounts
 from tap_balance.auth import secrets_of
@@ -26,14 +26,11 @@ _READERS: Mapping[Product, Callable[[Any], amounts.Amounts]] = {
     "otp": amounts.read_otp,
 }
 
+_RETRY = Retry(retry_after_max=10**9)  # only `max_elapsed` limits how long the tap waits
+
 
 class Balance(NamedTuple):
-    """What one account has left, and when.
-
-    Attributes:
-        amounts: The exact amounts.
-        observed_at: When the response had arrived, UTC.
-    """
+    """What one account has left, and when the response had arrived, UTC."""
 
     amounts: amounts.Amounts
     observed_at: pendulum.DateTime
@@ -42,12 +39,7 @@ class Balance(NamedTuple):
 def parse_response(
     response: requests.Response, body: bytes | None, account: Account
 ) -> amounts.Amounts:
-    """Decide what a response is: a balance, or which error.
-
-    Args:
-        response: Its status and headers.
-        body: The whole body, decompressed, or None if it is too long.
-        account: Whose balance was requested.
+    """Decide what a response is: a balance, or which error. A body that is too long is None.
 
     Raises:
         AccountError: It is not a balance. It is a `RetriableError` if another attempt may help.
@@ -102,20 +94,9 @@ def _api_code(body: bytes, account: Account) -> tuple[int | None, str | None]:
 
 
 def _read_retry_after(response: requests.Response) -> float | None:
-    """Read `Retry-After` (RFC 9110, section 10.2.3): whole seconds, or an HTTP date.
-
-    Returns:
-        Seconds from now, or None if there is nothing usable or the moment has passed.
-    """
-    text = response.headers.get("Retry-After", "").strip()
-    if text.isascii() and text.isdigit():
-        seconds = float(text[:12])
-    else:
-        try:
-            moment = email.utils.parsedate_to_datetime(text)
-        except (ValueError, TypeError, IndexError, OverflowError):
-            return None
-        if moment.tzinfo is None:
-            moment = moment.replace(tzinfo=dt.timezone.utc)
-        seconds = (moment - dt.datetime.now(dt.timezone.utc)).total_seconds()
-    return seconds if seconds > 0 else None
+    """Read `Retry-After`: seconds from now, or None if it says nothing that lies ahead."""
+    try:
+        seconds = _RETRY.parse_retry_after(response.headers.get("Retry-After", ""))
+    except (HTTPError, ValueError, OverflowError):
+        return None
+    return seconds or None

@@ -45,7 +45,7 @@ class BalanceStream(Stream):
 
     Args:
         tap: The tap.
-        read_balances: Requests the balances, and yields each account with its balance or its error.
+        read_balances: Yields each account, as it completes, with its balance or its error.
         snapshot_at: Start of the interval that the run belongs to.
         bookmark: What an earlier run left in the STATE for this stream.
     """
@@ -173,9 +173,7 @@ def complete_catalog(catalog: Any) -> Catalog:  # noqa: ANN401
         SettingsError: It is not a catalog.
     """
     try:
-        found: Catalog = (
-            catalog if isinstance(catalog, Catalog) else Catalog.from_dict({**catalog})
-        )
+        found: Catalog = catalog if isinstance(catalog, Catalog) else Catalog.from_dict({**catalog})
         if entry := found.get_stream(BalanceStream.name):
             entry.key_properties = list(BalanceStream.primary_keys)
             entry.replication_key = BalanceStream.replication_key

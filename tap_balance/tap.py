@@ -37,12 +37,7 @@ from tap_balance.config import (
 )
 from tap_balance.errors import AccountError, AccountsFailedError, RunEndedError, SettingsError
 from tap_balance.snapshots import snapshot_of_run
-from tap_balance.streams import (
-    BalanceStream,
-    complete_catalog,
-    read_json,
-    with_decimals,
-)
+from tap_balance.streams import BalanceStream, complete_catalog, read_json, with_decimals
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -311,34 +306,19 @@ class TapBalance(Tap):
         return command
 
     @classmethod
-    def cb_config(
-        cls,
-        ctx: click.Context,  # noqa: ARG003
-        param: click.Option,  # noqa: ARG003
-        value: tuple[str, ...],
-    ) -> Any:  # noqa: ANN401
+    def cb_config(cls, ctx: click.Context, param: click.Option, value: tuple[str, ...]) -> Any:  # noqa: ANN401, ARG003
         """Keep what `--config` names; it is read when the settings are needed."""
         return value
 
     @classmethod
-    def cb_discover(
-        cls,
-        ctx: click.Context,
-        param: click.Option,  # noqa: ARG003
-        value: bool,  # noqa: FBT001
-    ) -> None:
+    def cb_discover(cls, ctx: click.Context, param: click.Option, value: bool) -> None:  # noqa: ARG003, FBT001
         """Print the catalog for `--discover`, which needs no settings."""
         if value:
             cls(validate_config=False, setup_mapper=False).run_discovery()
             ctx.exit()
 
     @classmethod
-    def cb_test(
-        cls,
-        ctx: click.Context,
-        param: click.Option,  # noqa: ARG003
-        value: str | None,
-    ) -> None:
+    def cb_test(cls, ctx: click.Context, param: click.Option, value: str | None) -> None:  # noqa: ARG003
         """Check every account for `--test`; the SDK would stop after the first record."""
         if value is None:
             return

@@ -57,9 +57,6 @@ class Attempt(threading.local):
 
         A socket's own time-out begins again with each byte and each address, so that a server
         that sends one byte a second would never exceed it.
-
-        Args:
-            seconds: From now.
         """
         self.deadline = time.monotonic() + seconds
         self.connected = False
@@ -215,13 +212,7 @@ class _ReplaceStale(Retry):
 
 
 class Adapter(HTTPAdapter):
-    """The `requests` adapter of a run, for one scheme.
-
-    Args:
-        hosts: Number of hosts; each keeps its connections.
-        connections: Connections to one host at most.
-        context: The TLS context, or None for an adapter that only uses plain HTTP.
-    """
+    """The `requests` adapter of a run, for one scheme, with connections to each of the hosts."""
 
     def __init__(self, hosts: int, connections: int, context: ssl.SSLContext | None = None) -> None:
         self._context = context
@@ -266,10 +257,6 @@ class Adapter(HTTPAdapter):
         response.raw = resp
         response.request = req
         return response
-
-    def request_url(self, request: Any, proxies: Any) -> str:  # noqa: ARG002
-        """Return the path alone: no request goes through a proxy without a tunnel."""
-        return str(request.path_url)
 
     def cert_verify(self, conn: Any, url: str, verify: Any, cert: Any) -> None:  # noqa: ARG002
         """Leave the CAs to the shared context, instead of loading them again per connection."""
