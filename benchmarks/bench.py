@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 CONTESTANTS = ROOT / "benchmarks" / "contestants"
 LATENCY = 0.05
-IMPORTS = "import singer_sdk, pendulum, tenacity"
+IMPORTS = "import singer_sdk, pendulum"
 
 
 def peers(folder: Path, config: Path) -> dict[str, list[object]]:

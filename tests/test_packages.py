@@ -102,7 +102,7 @@ def test_the_wheel_holds_the_package_and_nothing_else(packages: Path) -> None:
     assert metadata["License-Expression"] == "Apache-2.0"
     required = metadata.get_all("Requires-Dist", [])
     names_required = [requirement.split("<")[0] for requirement in required]
-    assert names_required == ["pendulum", "requests", "singer-sdk", "tenacity", "urllib3"]
+    assert names_required == ["pendulum", "requests", "singer-sdk", "urllib3"]
 
 
 def test_the_sdist_holds_what_the_wheel_is_built_from_and_nothing_else(packages: Path) -> None:

@@ -24,7 +24,7 @@ UV = ROOT / ".venv" / "bin" / "uv"
 NEXT_SDK = "singer-sdk>=0.55.0b7"
 """A pre-release of the highest minor version that pyproject.toml allows."""
 
-DEPENDENCIES = ("singer-sdk", "requests", "urllib3", "pendulum", "tenacity")
+DEPENDENCIES = ("singer-sdk", "requests", "urllib3", "pendulum")
 _ASK = "import sys; print('%d.%d' % sys.version_info[:2])"
 
 
