@@ -69,21 +69,22 @@ class BalanceClient:
         request.headers = self._headers | authorization  # type: ignore[assignment]
         # Not `Session.send`: it stores cookies, and looks at where a redirect leads.
         adapter = self._session.get_adapter(account.url)
-        with transport.attempt.limited_to(seconds) as attempt:
-            try:
-                response = adapter.send(
-                    request, stream=True, timeout=seconds, proxies=self._proxies[account.url]
-                )
-                body = transport.read_body(response)
-            except (requests.RequestException, HTTPError, OSError, ValueError) as error:
-                # `requests` lets some of urllib3's errors through, and urllib3 the ValueErrors of
-                # http.client, such as that about a chunk of negative size.
-                failure = connection_error(
-                    error, account.host, secrets_of(account), connected=attempt.connected
-                )
-            else:
-                observed_at = pendulum.now("UTC")
-                return Balance(parse_response(response, body, account), observed_at)
+        transport.attempt.begin(seconds)
+        try:
+            response = adapter.send(
+                request, stream=True, timeout=seconds, proxies=self._proxies[account.url]
+            )
+            body = transport.read_body(response)
+        except (requests.RequestException, HTTPError, OSError, ValueError) as error:
+            # `requests` lets some of urllib3's errors through, and urllib3 the ValueErrors of
+            # http.client, such as that about a chunk of negative size.
+            connected = transport.attempt.connected
+            failure = connection_error(
+                error, account.host, secrets_of(account), connected=connected
+            )
+        else:
+            observed_at = pendulum.now("UTC")
+            return Balance(parse_response(response, body, account), observed_at)
         # Out here it has no context: the libraries' errors keep sockets open, and their texts may
         # repeat what a proxy or a server sent, whatever that was.
         raise failure

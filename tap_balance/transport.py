@@ -9,9 +9,8 @@ import socket
 import ssl
 import threading
 import time
-from contextlib import contextmanager
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import requests
 from requests.adapters import HTTPAdapter
@@ -22,11 +21,6 @@ from urllib3.util import Retry
 from urllib3.util.connection import allowed_gai_family, create_connection
 
 from tap_balance.errors import SettingsError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from typing_extensions import Self
 
 LARGEST_BODY = 1024 * 1024
 """Bytes of a body, after decompression, that are read at most."""
@@ -46,37 +40,28 @@ _TOLERANCE = 0.1
 class Attempt(threading.local):
     """What this thread's attempt has come to; connections read and update it."""
 
-    deadline = float("inf")  # on the monotonic clock
+    deadline = 0.0  # on the monotonic clock
     connected = False  # whether the request was sent, so that the host can be reached
     reused = False  # whether the connection has served a request before
     received = 0  # bytes of the response
 
-    @contextmanager
-    def limited_to(self, seconds: float) -> Iterator[Self]:
-        """Bound everything that this thread's connections do by one deadline.
+    def begin(self, seconds: float) -> None:
+        """Bound everything that this thread's connections do from now on by one deadline.
 
         A socket's own time-out begins again with each byte and each address, so that a server
         that sends one byte a second would never exceed it.
         """
         self.deadline = time.monotonic() + seconds
         self.connected = False
-        try:
-            yield self
-        finally:
-            self.deadline = float("inf")
 
     @property
     def remaining(self) -> float:
-        """Seconds until the deadline.
-
-        Raises:
-            TimeoutError: It has passed.
-        """
+        """Seconds until the deadline, or a TimeoutError if it has passed."""
         seconds = self.deadline - time.monotonic()
         if seconds <= 0:
             msg = "the attempt has exceeded its time"
             raise TimeoutError(msg)
-        return min(seconds, threading.TIMEOUT_MAX)
+        return seconds
 
 
 attempt = Attempt()
@@ -162,9 +147,6 @@ def _connect(host: str, port: int, options: Any) -> socket.socket:
 
     All addresses share the time of the attempt. The look-up of the name takes what the system
     takes; there is no way to limit it.
-
-    Raises:
-        OSError: None accepts, or the host has none.
     """
     addresses = socket.getaddrinfo(host, port, allowed_gai_family(), socket.SOCK_STREAM)
     failure: OSError = OSError("the host has no address")
