@@ -95,8 +95,9 @@ def _api_code(body: bytes, account: Account) -> tuple[int | None, str | None]:
 
 def _read_retry_after(response: requests.Response) -> float | None:
     """Read `Retry-After`: seconds from now, or None if it says nothing that lies ahead."""
+    text = response.headers.get("Retry-After", "")[:100]  # `int` refuses thousands of digits
     try:
-        seconds = _RETRY.parse_retry_after(response.headers.get("Retry-After", ""))
+        seconds = _RETRY.parse_retry_after(text)
     except (HTTPError, ValueError, OverflowError):
         return None
     return seconds or None
