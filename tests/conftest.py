@@ -18,6 +18,7 @@ import pytest
 from airflow_home import Airflow
 from bank import Bank, serving
 from deployment import Deployment
+from found import found_in
 from hypothesis import HealthCheck, settings
 from meltano_project import forget_the_users_settings
 from modelled import KINDS, model
@@ -33,6 +34,7 @@ from tap_balance.sandbox import Sandbox
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator, Mapping
 
+    from found import Found
     from modelled import History
     from tap_process import Run
 
@@ -229,6 +231,12 @@ def modelled_histories(
         }
         modelled = pool.map(model, warehouses.values(), folders.values())
         yield dict(zip(KINDS, modelled, strict=True))
+
+
+@pytest.fixture(scope="session")
+def found(modelled_histories: dict[str, History]) -> dict[str, Found]:
+    """What independent Python finds in the rows of the last step, which are those of both."""
+    return found_in(modelled_histories["postgres"].builds[-1])
 
 
 @pytest.fixture(params=KINDS)

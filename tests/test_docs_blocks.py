@@ -38,6 +38,7 @@ pytestmark = [pytest.mark.e2e, pytest.mark.usefixtures("meltano")]
 
 ELSEWHERE = {
     ("docs/airflow.md", "def notifiers"): "test_airflow_alerts.py",
+    ("docs/dashboards.md", "FROM tap_balance_marts."): "test_transform_dashboards.py",
     ("docs/postgres.md", "postgres-roles.sql"): "test_postgres_access.py",
     ("transform/README.md", "upgrade_tables"): "test_transform_upgrade.py",
 }

@@ -18,7 +18,9 @@ class _Account:
         self.luck = random.Random(number)
         self.number = number
         self.kind = number % 10
-        self.name = f"it's <b>{number}" if number == 1 else f"a{number:02}"
+        self.name = f"a{number:02}"
+        if number == 1:  # whatever shows it must not take it for markup, SQL or a formula
+            self.name = '=it\'s <b title="1">1</b><script>document.title = 1</script>'
         self.daily = self.luck.randint(3_000, 900_000)
         self.paid = self.daily * self.luck.randint(5, 40)
         self.gift = 0
@@ -79,7 +81,9 @@ class _Account:
     def currency(self, hour: int) -> str | None:
         if self.number == 12:  # for some hours another one, then as before
             return "EUR" if hour in {974, 975, 1303} else "USD"
-        return None if self.number == 6 and hour < HOURS // 2 else "USD"
+        if self.number == 6 and hour < HOURS // 2:
+            return None
+        return ("USD", "EUR", "JPY")[self.number % 3]
 
     def snapshot(self, hour: int) -> Snapshot:
         at = START + timedelta(hours=hour, minutes=7 if self.kind == 6 else 0)

@@ -309,6 +309,9 @@ class Runway:
     """The days, and the range's low and high end."""
 
     runs_out_on: date | None
+    runs_out_at: datetime | None
+    """Where that is less than two days after the snapshot."""
+
     surge_hours_left: Decimal | None
     top_up: int | None
 
@@ -463,6 +466,7 @@ class _Account:
             self.rate.per_day if self.rate else None,
             left,
             (self.last.at + seconds * SECOND).date() if known and seconds is not None else None,
+            None if seconds is None or seconds >= 172_800 else self.last.at + seconds * SECOND,
             None if surge is None else Decimal(surge // 360) / 10,
             -(-missing // STEP) * STEP
             if status in {"empty", "critical", "low"} and missing > 0

@@ -21,7 +21,9 @@ if TYPE_CHECKING:
 
 HOUR = timedelta(hours=1)
 IN_AN_OUTAGE = histories.START + 987 * HOUR
-"""40 hours into 75 of the account "it's <b>1": longer than an incremental run looks back."""
+"""40 hours into 75 of account 1: longer than an incremental run looks back."""
+
+PAGE_MADE_AT = histories.START + histories.HOURS * HOUR + timedelta(minutes=23)
 
 KINDS = ("postgres", "snowflake")
 MARTS = "tap_balance_marts"
@@ -118,19 +120,23 @@ def model(warehouse: Warehouse, folder: Path) -> History:
                 *(warehouse.query(sql) for sql in (CHANGES, DAILY, LATEST, RUNWAY, ALERTS)),
             )
         )
-    return History(warehouse, folder, builds, page_of(warehouse, folder, builds[-1].as_of))
+    page = page_of(warehouse, folder, builds[-1].as_of, PAGE_MADE_AT)
+    return History(warehouse, folder, builds, page)
 
 
-def page_of(warehouse: Warehouse, folder: Path, as_of: datetime, charts: int = 100) -> Path:
-    path = folder / f"report-{charts}.html"
+def page_of(
+    warehouse: Warehouse, folder: Path, as_of: datetime, now: datetime, **variables: object
+) -> Path:
+    """Write the page of the models of one time, as if it were made at another."""
+    path = folder / f"report-{now:%H%M}.html"
     done = subprocess.run(
         [
             VENVS / "report" / "bin" / "python",
             ROOT / "transform" / "report.py",
             f"--dbt={VENVS / 'dbt' / 'bin' / 'dbt'}",
             f"--output={path}",
-            f"--charts={charts}",
-            f"--vars={json.dumps({'as_of': as_of.isoformat()})}",
+            f"--now={now.isoformat()}",
+            f"--vars={json.dumps({'as_of': as_of.isoformat(), **variables})}",
         ],
         capture_output=True,
         text=True,

@@ -106,7 +106,9 @@ class InSnowflake:
     def load(self, rows: Iterable[Snapshot]) -> None:
         path = self._folder / "rows.csv"
         with path.open("w", newline="") as file:
-            csv.writer(file).writerows(row.row for row in rows)
+            csv.writer(file, quoting=csv.QUOTE_NONE, quotechar=None).writerows(
+                row.row for row in rows
+            )
         self.query(f"put 'file://{path}' @loads auto_compress=false overwrite=true")
         self.query("copy into balance from @loads/rows.csv file_format=(type=csv) force=true")
 
