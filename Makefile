@@ -57,6 +57,7 @@ check: .venv/ready ## The fast inner loop: lint, types, and the tests that take 
 lint: # .pre-commit-config.yaml has the same lines
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
+	.venv/bin/codespell
 	.venv/bin/mypy
 	make --no-print-directory .venv/sql-linted
 	.venv/bin/zizmor --offline --quiet --pedantic .github .pre-commit-config.yaml
