@@ -52,6 +52,7 @@ _IGNORED = shutil.ignore_patterns(
     *(".git", ".venv", ".venvs", ".meltano", ".*_cache", ".hypothesis", "__pycache__"),
     *("demo-output", "output", "dist", "node_modules", "target", "logs", ".env"),
 )
+_ASSIGNMENTS = re.compile(r"([A-Z_]+=('[^']*'|\S*)\n)+")
 _CRON = re.compile(r"^[\d*/,-]+( [\d*/,-]+){4} (.*)$", re.MULTILINE)
 
 
@@ -170,7 +171,7 @@ class Place:
         text = block.text
         for printed, here in self.replaced.items():
             text = text.replace(printed, here)
-        if block.language == "bash" and re.fullmatch(r"([A-Z_]+=.*\n)+", text):
+        if block.language == "bash" and _ASSIGNMENTS.fullmatch(text):
             self._write(block.file or ".env", text, append=True)
         elif block.language == "bash":
             self.shell(text)
