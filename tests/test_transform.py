@@ -14,7 +14,7 @@ import marts
 import pytest
 import yaml
 from bank import Account
-from modelled import CHANGES
+from modelled import CHANGES, RUNWAY
 from parts import ROOT
 from runners import Destination
 from targets import Load, Postgres
@@ -47,7 +47,7 @@ def test_the_unit_tests_pass_with_every_variable_fixed(history: History, tmp_pat
     assert fixed == given
     done = dbt_in(project, history.warehouse, tmp_path, "test", "--select", "test_type:unit")
     assert done.returncode == 0, done.stdout
-    assert "PASS=16 WARN=0 ERROR=0 SKIP=0" in done.stdout
+    assert "PASS=17 WARN=0 ERROR=0 SKIP=0" in done.stdout
 
 
 def test_changes_are_what_python_finds(history: History) -> None:
@@ -180,6 +180,20 @@ def test_a_time_before_what_is_built_is_an_error(history: History) -> None:
     assert done.returncode == 1, done.stdout
     assert "as_of is earlier than what has been built; add --full-refresh" in done.stdout
     assert ordered(history.warehouse.query(CHANGES)) == ordered(history.builds[-1].changes)
+
+
+@pytest.mark.parametrize("history", ["postgres"], indirect=True)
+def test_a_changed_setting_counts_for_all_days_that_are_replayed(history: History) -> None:
+    def runways(*options: str, margin: int = 20) -> list[Row]:
+        models = ("int_tap_balance__decisions", "int_tap_balance__levels", "balance_runway")
+        done = history.dbt("run", *options, "--select", *models, release_margin_percent=margin)
+        assert done.returncode == 0, done.stdout
+        return ordered(history.warehouse.query(RUNWAY))
+
+    changed = runways(margin=80)
+    assert changed == runways("--full-refresh", margin=80)
+    assert changed != ordered(history.builds[-1].runway)
+    assert runways() == ordered(history.builds[-1].runway)
 
 
 def test_a_text_reaches_the_database_as_it_is(history: History) -> None:

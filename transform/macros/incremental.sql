@@ -21,19 +21,33 @@
   {{ return(newest - modules.datetime.timedelta(hours=tap_balance.settings()['lookback_hours'])) }}
 {% endmacro %}
 
-{#- The first day whose rate can differ from the one that was built: the day after the first that
-    int_tap_balance__days has rebuilt. None where all have to be built. -#}
-{% macro rates_since(memory_days) %}
+{#- The first day whose rows this model builds, as a Python date: the first that is replayed or, in an
+    incremental run, the first whose rows can have changed, but today in any case. `delay` are the
+    days from a change of the data to the first row that it changes. -#}
+{% macro first_judged_day(is_incremental, delay, settings_key=none) %}
   {%- if not execute -%}
-    {{ return(none) }}
+    {{ return(tap_balance.as_of_datetime().date()) }}
   {%- endif -%}
-  {%- set oldest = run_query('select min(day) as oldest from ' ~ this.render()).columns[0].values()[0] -%}
-  {%- set wanted = tap_balance.as_of_datetime() - modules.datetime.timedelta(days=memory_days) -%}
-  {%- if oldest is none or oldest > wanted.date() -%}
-    {{ return(none) }}
+  {%- set today = tap_balance.as_of_datetime().date() -%}
+  {%- set first = today - modules.datetime.timedelta(days=tap_balance.settings()['memory_days']) -%}
+  {%- if not is_incremental -%}
+    {{ return(first) }}
   {%- endif -%}
-  {%- set since = tap_balance.rebuilt_since('built_to') - modules.datetime.timedelta(seconds=1) -%}
-  {{ return(since + modules.datetime.timedelta(days=1)) }}
+  {#- All of them also where fewer were replayed before, or with other settings. -#}
+  {%- set first_literal = tap_balance.date_literal(first) -%}
+  {%- set is_known = run_query(
+    'select 1 from ' ~ this.render() ~ ' where day >= ' ~ first_literal
+    ~ ' having min(day) = ' ~ first_literal
+    ~ (" and min(settings_key) = '" ~ settings_key ~ "' and max(settings_key) = '" ~ settings_key ~ "'"
+      if settings_key else '')
+  ).rows | length -%}
+  {%- if not is_known -%}
+    {{ return(first) }}
+  {%- endif -%}
+  {#- A snapshot at midnight sharp belongs to the day before. -#}
+  {%- set since = tap_balance.rebuilt_since('built_to') - modules.datetime.timedelta(seconds=delay) -%}
+  {%- set changed = since.date() + modules.datetime.timedelta(days=delay) -%}
+  {{ return([first, [changed, today] | min] | max) }}
 {% endmacro %}
 
 {#- An error where the rows of this model come from another table than the one that is read now. -#}
@@ -161,4 +175,11 @@
 {#- Postgres writes the expressions of a CTE out wherever they are used, unless MATERIALIZED prevents it. -#}
 {% macro materialized() -%}
   {{ 'materialized' if target.type == 'postgres' }}
+{%- endmacro %}
+
+{#- A time before what an incremental run rebuilds: whole days, and the lookback. -#}
+{% macro rebuilt_recently() -%}
+  {{ timestamp_literal(
+    as_of_datetime() - modules.datetime.timedelta(hours=24 + settings()['lookback_hours'])
+  ) }}
 {%- endmacro %}

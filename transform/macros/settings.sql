@@ -122,6 +122,11 @@
   {{ return(found) }}
 {% endmacro %}
 
+{#- A text that changes with any of them, for rows that are kept. -#}
+{% macro settings_key() -%}
+  {{ local_md5(tojson(tap_balance.settings())) }}
+{%- endmacro %}
+
 {#- Log a warning for each account that is named in a setting and has no snapshot. -#}
 {% macro warn_of_unknown_accounts(snapshots) %}
   {%- set settings = tap_balance.settings() -%}

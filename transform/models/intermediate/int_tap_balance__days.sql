@@ -3,9 +3,13 @@
   config(
     materialized='incremental',
     incremental_strategy='delete+insert',
-    unique_key='day',
+    unique_key=['account', 'day'],
     on_schema_change='append_new_columns',
-    indexes=[{'columns': ['day']}, {'columns': ['account', 'day']}],
+    indexes=[
+      {'columns': ['account', 'day']},
+      {'columns': ['day']},
+      {'columns': ['closing_snapshot_at']},
+    ],
     post_hook='{{ analyze_once() }}',
   )
 }}
@@ -169,6 +173,9 @@ days as (
 
 closing as (
   select * from {{ ref('int_tap_balance__snapshots') }}
+  {%- if since %}
+  where snapshot_at >= {{ timestamp_literal(since) }}
+  {%- endif %}
 )
 
 select

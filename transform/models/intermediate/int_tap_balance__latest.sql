@@ -4,18 +4,33 @@
 {%- set retired = settings['retired_accounts'] %}
 {%- do warn_of_unknown_accounts(ref('int_tap_balance__days').render()) %}
 
-with days as (
-  select * from {{ ref('int_tap_balance__days') }}
+-- Each account has a row on each day. On Postgres, that is two look-ups in an index for each.
+with ends as (
+  select
+    accounts.account,
+    (
+      select min(own.day) from {{ ref('int_tap_balance__days') }} as own
+      where own.account = accounts.account
+    ) as first_day,
+    (
+      select max(own.day) from {{ ref('int_tap_balance__days') }} as own
+      where own.account = accounts.account and own.closing_snapshot_at is not null
+    ) as last_day
+  from (
+    select distinct account from {{ ref('int_tap_balance__days') }}
+    where day = {{ as_of_day() }}
+  ) as accounts
 ),
 
 newest as (
   select
-    account,
-    max(closing_snapshot_at) as snapshot_at,
-    min(day) as first_day
-  from days
-  where closing_snapshot_at <= {{ as_of() }}
-  group by account
+    ends.account,
+    ends.first_day,
+    max(days.closing_snapshot_at) as snapshot_at
+  from ends
+  inner join {{ ref('int_tap_balance__days') }} as days
+    on ends.account = days.account and ends.last_day = days.day
+  group by ends.account, ends.first_day
 ),
 
 -- The days and snapshots before the first known currency are of that currency, too.
@@ -25,7 +40,7 @@ known as (
     product,
     currency,
     row_number() over (partition by account, product order by day, closing_snapshot_at) as place
-  from days
+  from {{ ref('int_tap_balance__days') }}
   where currency is not null and day >= {{ as_of_day(-settings['memory_days'] - 28) }}
 ),
 

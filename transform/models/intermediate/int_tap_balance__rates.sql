@@ -6,20 +6,13 @@
   config(
     materialized='incremental',
     incremental_strategy='delete+insert',
-    unique_key='day',
+    unique_key=['account', 'day'],
     on_schema_change='append_new_columns',
-    indexes=[{'columns': ['day']}],
+    indexes=[{'columns': ['account', 'day']}, {'columns': ['day']}, {'columns': ['built_to']}],
     post_hook='{{ analyze_once() }}',
   )
 }}
-{%- set memory_days = settings()['memory_days'] %}
-{%- set since = rates_since(memory_days) if is_incremental() %}
-{%- set first_day = as_of_day(-memory_days) %}
-{%- if since %}
-  {#- Today in any case: an account can have come back. -#}
-  {%- set rebuilt = 'least(' ~ as_of_day() ~ ', ' ~ date_literal(since) ~ ')' %}
-  {%- set first_day = 'greatest(' ~ first_day ~ ', ' ~ rebuilt ~ ')' %}
-{%- endif %}
+{%- set first_day = date_literal(first_judged_day(is_incremental(), 1)) %}
 {%- set million = 1000000 %}
 {%- set weekdays = range(7) %}
 
@@ -234,12 +227,12 @@ uncertain as (
 )
 
 select
-  latest.account,
-  latest.product,
-  latest.currency,
-  sums.day,
+  judged.account,
+  judged.product,
+  judged.currency,
+  judged.day,
   newest.snapshot_at as built_to,
-  cast(sums.complete_days as integer) as complete_days,
+  cast(coalesce(sums.complete_days, 0) as integer) as complete_days,
   cast(sums.highest10000 as {{ type_amount() }}) as highest10000,
   cast({{ divided_up('typical_e6 * ratio', million * million) }} as {{ type_amount() }})
     as burn_per_day10000,
@@ -251,7 +244,7 @@ select
   -- 1.05 + 0.5 noise + 0.75 change.
   cast({{ 4200000 }} + 5 * uncertain.noise + 2 * uncertain.change as {{ type_amount() }}) as low_factor_4e6,
   cast({{ 4200000 }} + 2 * uncertain.noise + 3 * uncertain.change as {{ type_amount() }}) as high_factor_4e6
-from sums
-inner join latest on sums.account = latest.account
+from judged
+left join sums on judged.account = sums.account and judged.day = sums.day
 left join uncertain on sums.account = uncertain.account and sums.day = uncertain.day
 cross join newest
