@@ -76,6 +76,10 @@ class Habits:
     """Chance of a gift in an hour."""
 
 
+OFTEN = (4.0, 35.0)
+MONTHLY = (14.0, 35.0)
+"""Days for which a top-up lasts."""
+
 # Hours of the day, in UTC, that messages go out.
 OFFICE = [0.1] * 7 + [0.6, 1.5, 2, 2, 1.8, 1.4, 1.7, 2, 1.9, 1.6, 1, 0.5] + [0.2] * 5
 EVENING = [
@@ -262,12 +266,14 @@ KINDS: dict[str, Callable[[random.Random], Shape]] = {
 }  # fmt: skip
 
 
-def simulated(kind: str, number: int, *, stops: int = HOURS) -> Account:
+def simulated(
+    kind: str, number: int, *, stops: int = HOURS, lasts: tuple[float, float] = OFTEN
+) -> Account:
     """The account of this kind with this number; always the same one."""
     luck = random.Random(f"{kind} {number}")
     burn = KINDS[kind](luck).burn()
     first = 24 * luck.randint(30, 50) + luck.randrange(24) if kind == "new" else 0
-    return keep(kind, burn, luck, first=first, stops=stops)
+    return keep(kind, burn, luck, first=first, stops=stops, lasts=lasts)
 
 
 def attacked(account: Account, hour: int, times: float, hours: int = 24) -> Account | None:
@@ -287,8 +293,14 @@ def attacked(account: Account, hour: int, times: float, hours: int = 24) -> Acco
     return replace(account, burn=burn, paid=paid, gift=gift)
 
 
-def keep(
-    kind: str, burn: list[int], luck: random.Random, *, first: int = 0, stops: int = HOURS
+def keep(  # noqa: PLR0913 - each of them makes another account
+    kind: str,
+    burn: list[int],
+    luck: random.Random,
+    *,
+    first: int = 0,
+    stops: int = HOURS,
+    lasts: tuple[float, float] = OFTEN,
 ) -> Account:
     """Simulate what else happens to an account: top-ups, gifts, missing snapshots.
 
@@ -298,11 +310,12 @@ def keep(
         luck: Decides on all else.
         first: The first hour with a snapshot.
         stops: From this hour on nobody tops up.
+        lasts: Days for which a top-up lasts, from one to the other.
     """
     below = luck.choice([0.5, 1, 2, 3, 5])
     habits = Habits(
         top_up_below=below,
-        top_up_to=below + math.exp(luck.uniform(math.log(4), math.log(35))),
+        top_up_to=below + math.exp(luck.uniform(*map(math.log, lasts))),
         start=luck.uniform(2, 30),
         gifts=0.001 if luck.random() < 0.3 else 0.0,
     )

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime, time, timedelta
 from decimal import Decimal
-from itertools import groupby
+from itertools import groupby, pairwise
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -137,6 +137,18 @@ class Day:
     @property
     def highest_per_hour(self) -> int | None:
         return max((change.per_hour for change in self.changes if change.before), default=None)
+
+    @property
+    def sustained_per_hour(self) -> int | None:
+        """The highest burn an hour that two changes in a row both reached."""
+        return max(
+            (
+                min(one.per_hour, two.per_hour)
+                for one, two in pairwise(self.changes)
+                if one.before and two.before and one.currency == two.currency
+            ),
+            default=None,
+        )
 
     @property
     def ends(self) -> tuple[int, int, int, int]:
@@ -419,11 +431,21 @@ class _Account:
             for day, entry in self.days.items()
             if self.today - WINDOW * DAY <= day < self.today
         ]
-        usual_hour = _second([entry.highest_per_hour or 0 for entry in window])
+        usual_hour = _second(
+            [
+                (
+                    entry.highest_per_hour
+                    if entry.sustained_per_hour is None
+                    else entry.sustained_per_hour
+                )
+                or 0
+                for entry in window
+            ]
+        )
         usual_day = _second([entry.burn for entry in window if entry.coverage == "complete"])
-        if pace * 4 > usual_hour * 5 and total < 24 * CRITICAL * pace:
+        if pace > 2 * usual_hour and total < 24 * CRITICAL * pace:
             return total * 3600 // pace, 0
-        if burn * 2 > usual_day * 3 and total < CRITICAL * burn:
+        if burn > 2 * usual_day and total < CRITICAL * burn:
             return total * 86_400 // burn, 0
         return None, 0
 

@@ -54,6 +54,23 @@ changes as (
   {%- endif %}
 ),
 
+hourly as (
+  select
+    changes.*,
+    {{ hourly('spend10000 + gift_used_or_expired10000', 'previous_snapshot_at', 'snapshot_at') }}
+      as hourly_burn10000
+  from changes
+),
+
+paced as (
+  select
+    hourly.*,
+    lag(hourly_burn10000) over (
+      partition by account, product, currency, day order by snapshot_at
+    ) as previous_hourly_burn10000
+  from hourly
+),
+
 labelled_days as (
   select
     account,
@@ -68,9 +85,15 @@ labelled_days as (
     sum(top_up10000) as top_up10000,
     sum(gift_granted10000) as gift_granted10000,
     sum(gift_used_or_expired10000) as gift_used_or_expired10000,
-    max({{ hourly('spend10000 + gift_used_or_expired10000', 'previous_snapshot_at', 'snapshot_at') }})
-      as highest_hourly_burn10000
-  from changes
+    max(hourly_burn10000) as highest_hourly_burn10000,
+    -- Of two intervals in a row, the lower.
+    max(
+      case
+        when hourly_burn10000 <= previous_hourly_burn10000 then hourly_burn10000
+        else previous_hourly_burn10000
+      end
+    ) as sustained_hourly_burn10000
+  from paced
   group by account, product, currency, day
 ),
 
@@ -154,7 +177,8 @@ per_day as (
     sum(labelled_days.top_up10000) as top_up10000,
     sum(labelled_days.gift_granted10000) as gift_granted10000,
     sum(labelled_days.gift_used_or_expired10000) as gift_used_or_expired10000,
-    max(labelled_days.highest_hourly_burn10000) as highest_hourly_burn10000
+    max(labelled_days.highest_hourly_burn10000) as highest_hourly_burn10000,
+    max(labelled_days.sustained_hourly_burn10000) as sustained_hourly_burn10000
   from labelled_days
   left join first_currencies
     on
@@ -215,7 +239,9 @@ select
   {%- endfor %}
   cast(per_day.spend10000 + per_day.gift_used_or_expired10000 as {{ type_amount() }})
     as burn10000,
-  cast(per_day.highest_hourly_burn10000 as {{ type_amount() }}) as highest_hourly_burn10000,
+  {%- for kind in ['highest', 'sustained'] %}
+  cast(per_day.{{ kind }}_hourly_burn10000 as {{ type_amount() }}) as {{ kind }}_hourly_burn10000,
+  {%- endfor %}
   per_day.closing_snapshot_at
 from days
 left join per_day

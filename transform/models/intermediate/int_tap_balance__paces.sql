@@ -1,6 +1,7 @@
 {#- One row per account: how fast it burns now, and the hours left where that is a surge.
 
-    Two intervals count, since one alone may also be an expired gift. -#}
+    Two intervals count, since one alone may also be an expired gift, and so do two in a row of the
+    days before: where the account usually sends all in single hours, two such hours are a surge. -#}
 {{ config(materialized='table') }}
 {%- set settings = settings() %}
 {%- set hours = [28, (3 * settings['snapshot_interval_seconds'] / 3600) | round(0, 'ceil') | int] | max %}
@@ -59,7 +60,9 @@ days as (
     days.day,
     days.coverage,
     days.burn10000,
-    days.highest_hourly_burn10000
+    -- A row of before has no other.
+    coalesce(days.sustained_hourly_burn10000, days.highest_hourly_burn10000, 0)
+      as sustained_hourly_burn10000
   from (
     select * from {{ ref('int_tap_balance__days') }}
     where day < {{ as_of_day() }} and day >= {{ as_of_day(-28) }}
@@ -70,10 +73,10 @@ days as (
 placed as (
   select
     account,
-    highest_hourly_burn10000,
+    sustained_hourly_burn10000,
     case when coverage = 'complete' then burn10000 end as burn10000,
     row_number() over (
-      partition by account order by coalesce(highest_hourly_burn10000, -1) desc
+      partition by account order by sustained_hourly_burn10000 desc
     ) as hourly_place,
     row_number() over (
       partition by account
@@ -85,7 +88,8 @@ placed as (
 usual as (
   select
     account,
-    coalesce(max(case when hourly_place = 2 then highest_hourly_burn10000 end), 0) as per_hour10000,
+    coalesce(max(case when hourly_place = 2 then sustained_hourly_burn10000 end), 0)
+      as per_hour10000,
     coalesce(max(case when daily_place = 2 then burn10000 end), 0) as per_day10000
   from placed
   group by account
@@ -114,11 +118,11 @@ select
   greatest(24 * per_hour10000, per_day10000) as pace_per_day10000,
   case
     when
-      per_hour10000 * 100 > usual_per_hour10000 * 125
+      per_hour10000 > 2 * usual_per_hour10000
       and total10000 < 24 * critical_days * per_hour10000
       then {{ divided_down('total10000 * 3600', 'per_hour10000') }}
     when
-      last_day10000 * 10 > usual_per_day10000 * 15
+      last_day10000 > 2 * usual_per_day10000
       and total10000 < critical_days * last_day10000
       then {{ divided_down('total10000 * 86400', 'last_day10000') }}
   end as surge_seconds_left,
