@@ -144,7 +144,7 @@ def dbt_in(
         cwd=project,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=600,
         check=False,
         env=environment(warehouse, folder),
     )
