@@ -85,7 +85,8 @@ def start(
     connection = json.dumps({"conn_type": "generic", "extra": settings})
     return subprocess.Popen(
         [PYTHON, "-c", LOAD, json.dumps([shard, began or time.time(), options])],
-        env=airflow.environment | {"AIRFLOW_CONN_TAP_BALANCE": connection},
+        # As in an image that is run read-only, nothing can be written into the home.
+        env=airflow.environment | {"AIRFLOW_CONN_TAP_BALANCE": connection, "HOME": os.devnull},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

@@ -1,6 +1,7 @@
 """The DAGs on the CeleryExecutor: workers that share nothing, and what can happen to them.
 
-Left out of `make test`; `make test-celery` runs it as root.
+Left out of `make test`; `make test-celery` runs it as root. A larger run takes its sizes from the
+environment: CELERY_WORKERS=3 CELERY_ACCOUNTS=2000 CELERY_SHARDS=8 CELERY_OUTAGE=60.
 """
 
 from __future__ import annotations
@@ -27,9 +28,14 @@ if TYPE_CHECKING:
 
 pytestmark = [pytest.mark.e2e, pytest.mark.celery, pytest.mark.usefixtures("meltano")]
 
+WORKERS = int(os.environ.get("CELERY_WORKERS", "2"))
+SHARDS = os.environ.get("CELERY_SHARDS", "4")
+OUTAGE = float(os.environ.get("CELERY_OUTAGE", "30"))
+"""Seconds that the broker, and the destination, are gone."""
+
 ACCOUNTS = [
     {"account": f"account {number}", "dev_key": "sandbox-example", "dev_secret": SECRET}
-    for number in range(200)
+    for number in range(int(os.environ.get("CELERY_ACCOUNTS", "200")))
 ]
 
 
@@ -48,8 +54,9 @@ def cluster() -> Iterator[Cluster]:
                 # 200 accounts in 4 shards, 0.5 s each, 5 at once: a load lasts 5 s.
                 {"TAP_BALANCE_CURRENCY": "USD", "TAP_BALANCE_MAX_CONCURRENCY": "5"},
                 ACCOUNTS,
-                {"SHARDS": "4", "RETRY_SECONDS": "5", "MINUTES": "1440"},
+                {"SHARDS": SHARDS, "RETRY_SECONDS": "5", "MINUTES": "1440"},
                 database,
+                workers=WORKERS,
                 latency=0.5,
             )
             cluster.environment["AIRFLOW__CORE__DAGS_ARE_PAUSED_AT_CREATION"] = "True"
@@ -140,12 +147,12 @@ def rows_of(cluster: Cluster) -> list[str]:
 EVERY_ACCOUNT_ONCE = sorted(entry["account"] for entry in ACCOUNTS)
 
 
-def test_two_workers_share_a_run_and_each_account_has_one_row(cluster: Cluster) -> None:
+def test_the_workers_share_a_run_and_each_account_has_one_row(cluster: Cluster) -> None:
     run = Run(cluster)
     assert run.ends() == "success", run.tasks()
     assert rows_of(cluster) == EVERY_ACCOUNT_ONCE
     hosts = {host for task, (_, _, host) in run.tasks().items() if task.startswith("load")}
-    assert hosts == {"worker-1", "worker-2"}
+    assert hosts == {worker.name for worker in cluster.workers}
 
 
 def test_a_worker_that_is_killed_costs_a_minute_and_no_row(cluster: Cluster) -> None:
@@ -181,21 +188,21 @@ def test_a_worker_that_is_cut_off_for_a_minute_costs_no_row(cluster: Cluster) ->
     assert rows_of(cluster) == EVERY_ACCOUNT_ONCE
 
 
-def test_a_broker_that_is_gone_for_half_a_minute_and_empty_costs_no_row(cluster: Cluster) -> None:
+def test_a_broker_that_is_gone_and_empty_then_costs_no_row(cluster: Cluster) -> None:
     run = Run(cluster)
     run.wait_for("task_id = 'load' AND state IN ('queued', 'running')")
     cluster.stop_broker()
-    time.sleep(30)
+    time.sleep(OUTAGE)
     cluster.start_broker()
     assert run.ends() == "success", run.tasks()
     assert rows_of(cluster) == EVERY_ACCOUNT_ONCE
 
 
-def test_a_destination_that_is_gone_for_half_a_minute_costs_no_row(cluster: Cluster) -> None:
+def test_a_destination_that_is_gone_costs_no_row(cluster: Cluster) -> None:
     run = Run(cluster)
     run.wait_for("task_id = 'load' AND state = 'running'")
     with cluster.destination.closed():
-        time.sleep(30)
+        time.sleep(OUTAGE)
     assert run.ends() == "success", run.tasks()
     assert rows_of(cluster) == EVERY_ACCOUNT_ONCE
 
@@ -213,7 +220,7 @@ def test_a_worker_with_an_older_accounts_file_fails_and_is_named(cluster: Cluste
     assert state == "failed", run.tasks()
     logs = "".join(run.log(task) for task in ("load", "check"))
     assert re.search(
-        r"worker-[12] has other accounts than the plan of this run: (199|200) .*planned (199|200)",
+        r"worker-\d has other accounts than the plan of this run: \d+ \(.*, planned \d+ \(",
         logs,
     )
 

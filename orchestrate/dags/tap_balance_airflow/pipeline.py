@@ -65,8 +65,8 @@ def read_environment() -> dict[str, str]:
             "environment variables for Meltano, such as TAP_BALANCE_ACCOUNTS_FILE; see .env.example"
         )
         raise AirflowFailException(msg)
-    # Airflow decides by the names; line by line, since a key in PEM has many.
-    mask_secret({name: text.splitlines() for name, text in texts.items()})
+    # Airflow decides by the names, and warns of what is too short. A key in PEM has many lines.
+    mask_secret({k: re.findall(r".{5,}", text) for k, text in texts.items()})
     found = [secret for text in texts.values() for pair in SECRET.findall(text) for secret in pair]
     mask_secret([*found, *map(unquote, found)])
     # Airflow's own settings and connections stay out of what is started.
@@ -201,6 +201,7 @@ class MeltanoOperator(BaseOperator):
                 "DBT_TARGET_PATH": folder,
                 "MELTANO_CLI_DISABLE_VERSION_CHECK": "true",
                 "MELTANO_ENVIRONMENT": "prod",
+                "XDG_STATE_HOME": folder,  # of Meltano's own logs
             }
             installed = Path(options["project"], env.get("MELTANO_SYS_DIR_ROOT", ".meltano"))
             for kind in ("extractors", "loaders", "utilities"):
