@@ -206,17 +206,17 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 def check_settings(
     given: Mapping[str, Any], schema: Mapping[str, Any], now: pendulum.DateTime
 ) -> dict[str, Any]:
-    """Check the types and ranges of all settings, and fill in the defaults.
+    """Check the types and ranges of all settings, fill in the defaults, drop what is unknown.
 
     Null is not set, nor is empty text. `snapshot_at` is compared with `now`.
 
     Raises:
         SettingsError: Something is wrong; each line names a setting, none shows a value.
     """
-    checked = with_defaults(given, schema)
+    checked = _with_defaults(given, schema)
     for name, value in checked.items():
-        types = schema["properties"].get(name, {}).get("type", ())
-        if "integer" in types and isinstance(value, float) and value.is_integer():
+        whole = isinstance(value, float) and value.is_integer()
+        if whole and "integer" in schema["properties"][name]["type"]:
             checked[name] = int(value)
     if isinstance(listed := checked.get("accounts"), list):
         checked["accounts"] = [without_nulls(entry) for entry in listed]
@@ -235,20 +235,17 @@ def check_settings(
     return checked
 
 
-def with_defaults(given: Mapping[str, Any], schema: Mapping[str, Any]) -> dict[str, Any]:
-    """Fill in the defaults of the settings that are not set.
-
-    `account` keeps its place empty: whether it was set decides which form the accounts have.
-    """
+def _with_defaults(given: Mapping[str, Any], schema: Mapping[str, Any]) -> dict[str, Any]:
+    # `account` has none here: whether it was set decides which form the accounts have.
     defaults = {
         name: setting["default"]
         for name, setting in schema["properties"].items()
         if "default" in setting and name != "account"
     }
     return defaults | {
-        name: value
-        for name, value in given.items()
-        if value is not None and (value != "" or name in _KEYS)
+        name: given[name]
+        for name in schema["properties"]
+        if given.get(name) is not None and (given[name] != "" or name in _KEYS)
     }
 
 

@@ -122,14 +122,6 @@ class BalanceStream(Stream):
     def get_replication_key_signpost(self, context: Context | None = None) -> None:
         """Set no limit to the bookmark: snapshot_at is never ahead of the run."""
 
-    @property
-    def emit_activate_version_messages(self) -> bool:
-        """Never let a target drop the rows of earlier runs."""
-        return False
-
-    def get_batch_config(self, config: Mapping[str, Any]) -> None:
-        """Never write batch files: records go to stdout, one by one."""
-
 
 def with_decimals(schema: dict[str, Any]) -> dict[str, Any]:
     """Put `precision` and `scale` back into the schema of a SCHEMA message.

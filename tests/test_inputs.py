@@ -68,9 +68,13 @@ def test_settings_on_the_command_line_are_refused_and_not_shown(
 def test_an_unknown_setting_is_a_warning_with_the_name_that_is_meant(
     run_tap: Callable[..., Run], sandbox: Sandbox
 ) -> None:
-    unknown = {"snapshot_intervall": "SHOW-ME-NOT", "x": "SHOW-ME-NOT"}
+    unknown: dict[str, object] = {"snapshot_intervall": "SHOW-ME-NOT", "x": "SHOW-ME-NOT"}
+    # The SDK knows these two: files instead of records, and a message that drops older rows.
+    batch = {"encoding": {"format": "jsonl"}, "storage": {"root": "file:///SHOW-ME-NOT"}}
+    unknown |= {"batch_config": batch, "emit_activate_version_messages": True}
     run = run_tap(settings_of(sandbox.url, "example") | unknown)
     assert run.status == 0
+    assert [message["type"] for message in run.messages] == ["SCHEMA", "RECORD", "STATE"]
     assert (
         "unknown setting 'snapshot_intervall' ignored; did you mean 'snapshot_interval'?\n"
         in run.stderr
