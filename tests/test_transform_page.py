@@ -345,7 +345,7 @@ def test_many_accounts_fit_on_the_first_screen_on_one_sheet_and_in_3_mb(
     pytestconfig: pytest.Config,
 ) -> None:
     until = datetime(2026, 11, 27, 8, 5)  # noqa: DTZ001 - as in the table
-    every = timedelta(hours=1 if count == 8 else 6)
+    every = timedelta(hours=1 if count == 8 else 12)
     interval = {"snapshot_interval_seconds": every // timedelta(seconds=1)}
     warehouse = InPostgres(postgres, f"accounts{count}")
     warehouse.load(demo_history.history(until, count=count, every=every))

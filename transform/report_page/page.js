@@ -127,7 +127,8 @@
         document.getElementById("accounts").scrollIntoView();
         document.getElementById("accounts-title").focus({ preventScroll: true });
       }
-      if (kind === "account") table.row(`#account-${value}`).node()?.querySelector("button").click();
+      if (kind === "account")
+        table.row(`#account-${value}`).node()?.querySelector("button[aria-expanded=false]")?.click();
     };
     addEventListener("hashchange", show);
     if (location.hash) show();
@@ -152,19 +153,21 @@
       const panel = document.createElement("div");
       panel.className = "history";
       row.child(panel).show();
-      drawHistory(panel, data, data.accounts[row.node().id.split("-")[1]], button_label(target));
+      drawHistory(panel, data, data.accounts[row.node().id.split("-")[1]], target.textContent);
     });
   };
-  const button_label = (button) => button.textContent;
 
-  // What words.py calls the estimate's range: from the snapshot to the ends that are expected.
+  // The days that an account has, and after them the range in which its balance is expected.
   const series = (data, account) => {
-    const first = seconds(data.firstDay);
+    const begin = Math.max(account.rise.findIndex((rise) => rise !== null), 0);
+    const first = seconds(data.firstDay) + begin * DAY;
+    const [rises, spent, gifts, added] =
+      ["rise", "spend", "gift", "topUp"].map((name) => account[name].slice(begin));
     const scaled = (values) => values.map((value) => (value === null ? null : value / 10000));
     let before = 0;
-    const left = account.rise.map((rise, at) => {
+    const left = rises.map((rise, at) => {
       if (rise === null) return null;
-      before += rise - (account.spend[at] ?? 0) - (account.gift[at] ?? 0);
+      before += rise - (spent[at] ?? 0) - (gifts[at] ?? 0);
       return before;
     });
     const x = left.map((_, at) => first + at * DAY);
@@ -187,11 +190,11 @@
       x: [...x, ...later.map((day) => x[x.length - 1] + day * DAY)],
       left: [...scaled(left), ...none],
       topUp: [
-        ...left.map((amount, at) => (account.topUp[at] > 0 && amount !== null ? amount / 10000 : null)),
+        ...left.map((amount, at) => (added[at] > 0 && amount !== null ? amount / 10000 : null)),
         ...none,
       ],
-      added: account.topUp,
-      spend: [...scaled(account.spend), ...none],
+      added,
+      spend: [...scaled(spent), ...none],
       low: later.length ? line(low) : [...past],
       high: later.length ? line(high) : [...past],
     };
