@@ -9,11 +9,13 @@ with ends as (
   select
     accounts.account,
     (
-      select min(own.day) from {{ ref('int_tap_balance__days') }} as own
+      select min(own.day)
+      from (select * from {{ ref('int_tap_balance__days') }}) as own
       where own.account = accounts.account
     ) as first_day,
     (
-      select max(own.day) from {{ ref('int_tap_balance__days') }} as own
+      select max(own.day)
+      from (select * from {{ ref('int_tap_balance__days') }}) as own
       where own.account = accounts.account and own.closing_snapshot_at is not null
     ) as last_day
   from (
@@ -22,14 +24,17 @@ with ends as (
   ) as accounts
 ),
 
+days as (
+  select * from {{ ref('int_tap_balance__days') }}
+),
+
 newest as (
   select
     ends.account,
     ends.first_day,
     max(days.closing_snapshot_at) as snapshot_at
   from ends
-  inner join {{ ref('int_tap_balance__days') }} as days
-    on ends.account = days.account and ends.last_day = days.day
+  inner join days on ends.account = days.account and ends.last_day = days.day
   group by ends.account, ends.first_day
 ),
 

@@ -14,23 +14,31 @@ with latest as (
   from {{ ref('int_tap_balance__latest') }}
 ),
 
+today as (
+  select * from {{ ref('int_tap_balance__rates') }}
+  where day = {{ as_of_day() }} and complete_days >= 3
+),
+
 rates as (
   select
-    rates.account,
-    rates.complete_days
-  from {{ ref('int_tap_balance__rates') }} as rates
-  inner join latest on {{ same_series('rates', 'latest') }}
-  where rates.day = {{ as_of_day() }} and rates.complete_days >= 3
+    today.account,
+    today.complete_days
+  from today
+  inner join latest on {{ same_series('today', 'latest') }}
+),
+
+decisions as (
+  select * from {{ ref('int_tap_balance__decisions') }}
+  where
+    day >= {{ as_of_day(-settings['memory_days']) }}
+    -- What was left at midnight counts today only, where today has no snapshot.
+    and (day = {{ as_of_day() }} or not is_carried)
 ),
 
 days as (
-  select days.*
-  from {{ ref('int_tap_balance__decisions') }} as days
-  inner join latest on {{ same_series('days', 'latest') }}
-  where
-    days.day >= {{ as_of_day(-settings['memory_days']) }}
-    -- What was left at midnight counts today only, where today has no snapshot.
-    and (days.day = {{ as_of_day() }} or not days.is_carried)
+  select decisions.*
+  from decisions
+  inner join latest on {{ same_series('decisions', 'latest') }}
 ),
 
 lasts as (
