@@ -1,8 +1,8 @@
 """A Meltano project of its own for the demos, the tests and the benchmark.
 
-Meltano reads the file `.env` beside meltano.yml. The one of this repository's folder may name real
-accounts and a real database, and so may the user's environment; neither a demo nor a test has any
-business there.
+Meltano reads the file `.env` beside meltano.yml, and dbt one in any folder above. That of this
+repository may name real accounts and a real database, and so may the user's environment; neither a
+demo nor a test has any business there.
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ def forget_the_users_settings() -> None:
     for name in list(os.environ):
         if name.startswith(_OF_THE_USER):
             del os.environ[name]
+    # dbt 1.12 reads a `.env` of its working folder, or of any folder above.
+    os.environ["PYTHON_DOTENV_DISABLED"] = "1"
 
 
 def make(folder: Path) -> Path:

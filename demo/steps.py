@@ -82,7 +82,7 @@ def step(title: str) -> Iterator[None]:
     """Announce a step, show that it is alive while it lasts, and print how long it took."""
     started = time.monotonic()
     done = threading.Event()
-    print(f"{title} ", end="", flush=True)
+    print(f"{title} .", end="", flush=True)
 
     def show_life() -> None:
         while not done.wait(ALIVE_EVERY):

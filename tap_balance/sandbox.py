@@ -244,7 +244,7 @@ def main(args: Sequence[str] | None = None) -> None:
     try:
         server = Sandbox(options.port, latency=options.latency, seed=options.seed)
     except (OSError, OverflowError) as error:
-        parser.error(f"cannot listen on port {options.port}: {error}")
+        parser.error(f"cannot listen on port {options.port}: {error}; --port 0 takes a free one")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     with server:
         print(f"Sandbox at {server.url}; Ctrl-C ends it.", file=sys.stderr, flush=True)  # noqa: T201

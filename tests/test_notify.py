@@ -165,8 +165,11 @@ def test_two_runs_at_once_post_an_alert_once(cron: Cron) -> None:
 
 def test_a_dry_run_prints_what_is_missing_and_posts_nothing(cron: Cron) -> None:
     cron.alerts(("shop", "error", "new"), ("blog", "warn", "new"))
-    expected = ["  new: account shop needs a top-up", "  new: account blog needs a top-up"]
-    assert cron.run("--dry-run") == ["no service is set: Prepaid balances: 2 new", *expected]
+    assert cron.run("--dry-run") == [
+        "would post (no service is set): Prepaid balances: 2 new",
+        "  new: account shop needs a top-up",
+        "  new: account blog needs a top-up",
+    ]
     assert not cron.state.parent.exists()
 
     urls = cron.url("a")
@@ -178,7 +181,7 @@ def test_a_dry_run_prints_what_is_missing_and_posts_nothing(cron: Cron) -> None:
     ]
     assert cron.run("--dry-run", urls=urls) == [
         "service 1 (JSON): Prepaid balances: 1 new",
-        expected[1],
+        "  new: account blog needs a top-up",
     ]
     assert cron.received() == []
     assert cron.state.read_text() == state

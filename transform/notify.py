@@ -118,7 +118,9 @@ class Service:
     plugin: Any
 
 
-NO_SERVICE = Service("no service is set", "", SimpleNamespace(body_maxlen=float("inf")))
+NO_SERVICE = Service(
+    "would post (no service is set)", "", SimpleNamespace(body_maxlen=float("inf"))
+)
 """What a dry run prints for where there is none: everything."""
 
 

@@ -83,7 +83,7 @@ class Found:
     @property
     def status(self) -> str:
         urgent = self.runway.surge_hours_left is not None and self.end
-        return f"{SIGNS[self.runway.status]} {self.runway.status}{', surge' if urgent else ''}"
+        return f"{'! surge; ' if urgent else ''}{SIGNS[self.runway.status]} {self.runway.status}"
 
 
 def found_in(build: Build) -> dict[str, Found]:
