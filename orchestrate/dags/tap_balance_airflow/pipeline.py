@@ -171,7 +171,7 @@ class MeltanoHook(SubprocessHook):
     def causes(self) -> list[str]:
         """List what went wrong, and not what only follows from it."""
         # The tap reports a target that has ended.
-        causes = [line for line in self.errors if "stdout cannot be written" not in line]
+        causes = [line for line in self.errors if "the target has probably ended" not in line]
         return causes or self.own_errors[:1]
 
 
