@@ -13,6 +13,7 @@ SCALE = 4
 """Decimal places of an amount: the integers are the amounts times 10**4."""
 
 _SMALLEST, _LARGEST = -(2**63), 2**63 - 1
+_LARGEST_EXPONENT = 18  # of _LARGEST
 _WHOLE = re.compile(r"-?(0|[1-9][0-9]*)")
 _DECIMAL = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?")
 _CURRENCY = re.compile(r"[A-Z]{3}")
@@ -154,10 +155,14 @@ def _x10000(body: dict[str, Any], name: str, *, places: int) -> int:
             raise WrongShapeError(msg)
     elif isinstance(value, bool) or not isinstance(value, (int, Decimal)):
         raise WrongShapeError(msg)
+    value = Decimal(value)
+    whole = _LARGEST + 1
     try:
-        whole = int(_EXACT.quantize(_EXACT.scaleb(Decimal(value), places), Decimal(1)))
+        # A number of 100 digits is too large, rather than inexact.
+        if not value or value.adjusted() + places <= _LARGEST_EXPONENT:
+            whole = int(_EXACT.quantize(_EXACT.scaleb(value, places), Decimal(1)))
     except (InvalidOperation, Overflow):
-        whole = _LARGEST + 1
+        pass
     except Inexact:  # what is close to zero does not become zero either
         raise WrongShapeError(msg) from None
     if not _SMALLEST <= whole <= _LARGEST:

@@ -67,6 +67,8 @@ def _environment_is_wrong() -> bool:
     if sys.stdout is None:
         logger.error("stdout is closed, so nothing can be written; connect a target or a file.")
         return True
+    if not os.environ.get("LOGLEVEL"):
+        os.environ.pop("LOGLEVEL", None)  # the SDK takes an empty one for a level
     for variable in ("TAP_BALANCE_LOGLEVEL", "LOGLEVEL"):
         if level := os.environ.get(variable):
             if isinstance(logging.getLevelName(level.upper()), int):

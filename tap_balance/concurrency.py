@@ -135,7 +135,7 @@ class _Host:
     resume_at: float = 0.0  # when it allows requests again, on the monotonic clock
     exhausted: int = 0  # accounts in a row that could not connect in all their attempts
     enough: int = _FAILURES  # such accounts after which it is down
-    unreachable: bool = False  # whether the last attempt that ended could not connect
+    failures: int = 0  # attempts in a row that could not connect
     slow: bool = False  # whether it had no response
 
     @property
@@ -145,12 +145,13 @@ class _Host:
     @property
     def doubtful(self) -> bool:
         """Whether the accounts that are pending will find out if it is down."""
-        return self.unreachable and self.pending >= self.enough
+        return self.failures >= self.enough <= self.pending
 
     def record(self, outcome: Outcome) -> None:
-        self.unreachable = isinstance(outcome, AccountError) and outcome.unreachable
-        self.slow = self.unreachable or _timed_out(outcome)
-        if not self.unreachable:
+        unreachable = isinstance(outcome, AccountError) and outcome.unreachable
+        self.failures = self.failures + 1 if unreachable else 0
+        self.slow = unreachable or _timed_out(outcome)
+        if not unreachable:
             self.exhausted = 0
             self.enough = _FAILURES_AFTER_A_CONNECTION
         if isinstance(outcome, RetriableError) and outcome.rate_limited and outcome.retry_after:

@@ -215,9 +215,11 @@ def check_settings(
     """
     checked = _with_defaults(given, schema)
     for name, value in checked.items():
-        whole = isinstance(value, float) and value.is_integer()
-        if whole and "integer" in schema["properties"][name]["type"]:
+        types = schema["properties"][name]["type"]
+        if "integer" in types and isinstance(value, float) and value.is_integer():
             checked[name] = int(value)
+        if "number" in types and isinstance(value, str) and _NUMBER.fullmatch(value):
+            checked[name] = float(value)  # what writes a config may quote each value
     if isinstance(listed := checked.get("accounts"), list):
         checked["accounts"] = [without_nulls(entry) for entry in listed]
     # The SDK's own check puts values into its messages, and the defaults into the config.

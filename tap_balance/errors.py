@@ -201,6 +201,10 @@ def _unwrapped(text: str) -> Iterator[str]:
             bare = _JSON_ESCAPE.sub(lambda match: chr(int(match[1], 16)), bare)
             bare = bare.replace("\\/", "/")
             yield bare
+            # JSON's other escapes; what \\u has made of a letter in two halves becomes one.
+            bare = re.sub(r"\\(.)", r"\1", bare)
+            bare = bare.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+            yield bare
 
 
 # By OpenSSL's number (X509_V_ERR_... in x509_vfy.h), since its words change with its version.

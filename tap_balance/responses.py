@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import requests
@@ -26,7 +27,7 @@ _READERS: Mapping[Product, Callable[[Any], amounts.Amounts]] = {
     "otp": amounts.read_otp,
 }
 
-_RETRY = Retry(retry_after_max=10**9)  # only `max_elapsed` limits how long the tap waits
+_RETRY = Retry(retry_after_max=10**12)  # only `max_elapsed` limits how long the tap waits
 
 
 class Balance(NamedTuple):
@@ -97,6 +98,8 @@ def _read_retry_after(response: requests.Response) -> float | None:
     """Read `Retry-After`: seconds from now, or None if it says nothing that lies ahead."""
     text = response.headers.get("Retry-After", "")[:100]  # `int` refuses thousands of digits
     try:
+        if not text.strip().isdigit():
+            parsedate_to_datetime(text)  # refuses a 99th hour, which urllib3 adds up
         seconds = _RETRY.parse_retry_after(text)
     except (HTTPError, ValueError, OverflowError):
         return None

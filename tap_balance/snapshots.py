@@ -19,8 +19,9 @@ _MAX_AHEAD = 300
 # ISO 8601, basic or extended, with the offset that says which instant is meant.
 _INSTANT = re.compile(
     r"[0-9]{4}(-?)[0-9]{2}\1[0-9]{2}[Tt ][0-9]{2}(:?[0-9]{2}){0,2}([.,][0-9]+)?"
-    r"(Z|z|[+-][0-9]{2}(:?[0-9]{2})?)"
+    r"(Z|z|[+-]([01][0-9]|2[0-3])(:?[0-5][0-9])?)"
 )
+_DURATION = re.compile(r"P([0-9]+[.,]?[0-9]*[YMWD])*(T([0-9]+[.,]?[0-9]*[HMS])+)?")
 # pendulum lets six and more digits overflow without a word; a day has five.
 _OVERLONG_NUMBER = re.compile(r"[0-9]{6}")
 
@@ -35,7 +36,7 @@ def parse_interval(text: str) -> int:
         SettingsError: It is not such a duration.
     """
     try:
-        duration = pendulum.parse(text)
+        duration = pendulum.parse(text) if _DURATION.fullmatch(text) else None
     except ValueError:
         duration = None
     if isinstance(duration, pendulum.Duration) and not _OVERLONG_NUMBER.search(text):

@@ -7,7 +7,7 @@ import json
 import sys
 from typing import IO, TYPE_CHECKING, Any, ClassVar
 
-from singer_sdk.singerlib import Catalog, Metadata, Schema
+from singer_sdk.singerlib import Catalog, Metadata, Schema, StreamMetadata
 from singer_sdk.streams import Stream
 
 from tap_balance.amounts import exact_decimal
@@ -170,6 +170,8 @@ def complete_catalog(catalog: Any) -> Catalog:  # noqa: ANN401
             entry.key_properties = list(BalanceStream.primary_keys)
             entry.replication_key = BalanceStream.replication_key
             entry.schema.properties = entry.schema.properties or {}
+            # Without a line for the stream, the SDK would select nothing in it.
+            entry.metadata.setdefault((), StreamMetadata(selected=True))
             for field in ALWAYS_SELECTED:
                 contract = Schema.from_dict(SCHEMA["properties"][field])
                 entry.schema.properties.setdefault(field, contract)

@@ -322,7 +322,9 @@ def dbt(message: str, level: str) -> str:
             [
                 plugin("account 'shop': HTTP 401", "error"),
                 plugin("METRIC"),
-                plugin("cannot write to stdout (Broken pipe); the target has probably ended", "error"),
+                plugin(
+                    "cannot write to stdout (Broken pipe); the target has probably ended", "error"
+                ),
                 plugin("(psycopg.OperationalError) connection\n\tfailed", "error"),
                 line("Loader failed", "error"),
             ],

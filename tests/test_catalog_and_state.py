@@ -53,6 +53,17 @@ def test_a_catalog_without_a_key_and_with_full_table_cannot_lose_rows(
     assert "Set the replication method to INCREMENTAL" in run.stderr
 
 
+def test_a_catalog_without_metadata_selects_all(
+    run_tap: Callable[..., Run], sandbox: Sandbox, tmp_path: Path
+) -> None:
+    path = tmp_path / "catalog.json"
+    path.write_text('{"streams": [{"tap_stream_id": "balance"}]}')
+    run = run_tap(settings_of(sandbox.url, "example"), "--catalog", str(path))
+    assert run.status == 0
+    assert run.records[0]["balance10000"] == 123456
+    assert len(run.of_type("STATE")) == 1
+
+
 @pytest.mark.parametrize("content", ["{", "[]", '{"streams": 5}', '{"streams": [{}]}'])
 def test_what_is_no_catalog_is_refused(
     run_tap: Callable[..., Run], sandbox: Sandbox, tmp_path: Path, content: str

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING
 
 import pytest
@@ -43,7 +44,15 @@ def test_one_get_with_basic_gives_the_amounts() -> None:
 
 @pytest.mark.parametrize(
     ("retry_after", "wait"),
-    [("2", 2.0), ("0", None), ("-3", None), ("soon", None), ("", None), ("1.5", None)],
+    [
+        ("2", 2.0),
+        ("0", None),
+        ("-3", None),
+        ("soon", None),
+        ("", None),
+        ("1.5", None),
+        ("Fri, 27 Nov 2026 99:99:99 GMT", None),
+    ],
 )
 def test_retry_after_in_seconds_is_waited_for(
     clock: Clock, retry_after: str, wait: float | None
@@ -107,3 +116,11 @@ def test_a_message_that_holds_the_secret_in_disguise_is_not_shown(disguised: str
         assert disguised.rstrip("=") not in shown
         assert "***" in shown
     assert safe_text("50% off + more", secrets_of(account)) == "50% off + more"
+
+
+@pytest.mark.parametrize("raw", [True, False])
+@pytest.mark.parametrize("secret", ['p\u00e4"ss', "a\\b", "tab\tin", "\U0001f600 smile"])
+def test_a_secret_that_json_has_escaped_is_not_shown(secret: str, raw: bool) -> None:  # noqa: FBT001
+    account = Account("a", "k", secret, "sms", URL)
+    escaped = json.dumps({"key": secret}, ensure_ascii=not raw)
+    assert safe_text(f"bad {escaped}", secrets_of(account)) == "***"

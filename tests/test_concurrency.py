@@ -286,6 +286,25 @@ def test_one_that_took_the_connection_is_not_down(respond_with: Respond) -> None
     assert not any("skipped" in text for text in errors_in(outcomes).values())
 
 
+def test_one_that_could_not_connect_holds_back_no_other_of_its_host(respond_with: Respond) -> None:
+    all_others_done = threading.Event()
+    waited: list[bool] = []
+
+    def fetch(name: str) -> Balance:
+        number = int(name[1:])
+        if number == 0:
+            fail(unreachable=True)
+        if number < 5:  # they hang until the last account has had its turn
+            waited.append(all_others_done.wait(20))
+        if number == 29:
+            all_others_done.set()
+        return GOOD
+
+    respond_with(fetch)
+    assert len(fetch_from(accounts(30), max_concurrency=6, max_attempts=1)) == 30
+    assert waited == [True] * 4
+
+
 def test_a_host_that_cannot_be_reached_is_tried_by_a_few_accounts_at_a_time(
     respond_with: Respond,
 ) -> None:

@@ -118,6 +118,15 @@ def test_a_file_dot_env_overrides_nothing_that_is_set(
     assert (account.name, account.dev_key) == ("default", "exported")
 
 
+def test_a_quoted_number_and_an_empty_log_level_are_taken(
+    run_tap: Callable[..., Run], sandbox: Sandbox
+) -> None:
+    config = settings_of(sandbox.url, "example") | {"request_timeout": "2.5"}
+    run = run_tap(config, env={"LOGLEVEL": ""})
+    assert run.status == 0
+    assert len(run.records) == 1
+
+
 def test_an_unknown_log_level_is_named(run_tap: Callable[..., Run]) -> None:
     run = run_tap({}, env={"TAP_BALANCE_LOGLEVEL": "LOUD"})
     assert run.status == 1

@@ -33,7 +33,8 @@ def test_an_interval_that_divides_a_day_is_taken(text: str, seconds: int) -> Non
 @pytest.mark.parametrize(
     "text",
     ["PT7H", "PT25H", "P2D", "P1W", "P1M", "P1Y", "PT0S", "PT0.5S", "PT1.5S", "-PT1H", "1h", "",
-     "P", "2026-01-01", "PT4294970896S"],
+     "P", "2026-01-01", "PT4294970896S", "PT1H/PT2H", "2026-01-01/PT1H",
+     "2026-01-01T00:00:00Z/PT1H"],
 )  # fmt: skip
 def test_any_other_interval_is_refused_by_name(text: str) -> None:
     with pytest.raises(SettingsError, match="snapshot_interval: must be an ISO 8601 duration"):
