@@ -256,7 +256,8 @@ class Spread(LoadScopeScheduling):
     def _split_scope(self, nodeid: str) -> str:
         if package := re.search(r"(test_dbt_package)\.py.*\[(1\.\d+)", nodeid):
             return " ".join(package.groups())
-        together = re.search(r"test_(airflow|demo|faults|transform)\w*\.py", nodeid)
+        shared = r"test_(airflow|demo|faults|forecasts|transform)\w*\.py(?!::test_many_accounts)"
+        together = re.search(shared, nodeid)
         return together[1].replace("demo", "airflow") if together else nodeid
 
 
