@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import subprocess
 import textwrap
 from contextlib import ExitStack
@@ -112,7 +113,7 @@ def test_each_change_of_an_accounts_state_is_one_message_through_every_notifier(
     messages = [
         CRITICAL[4],
         f"{EMPTY[4]}\n{LOW[4]}",
-        f"resolved: {EMPTY[4]}",
+        f"resolved, was: {EMPTY[4]}",
         f"resolved: {LOW_OVER[4]}",
     ]
     sent = [(path, body["text"]) for path, body in hook.received]
@@ -126,22 +127,35 @@ def test_each_change_of_an_accounts_state_is_one_message_through_every_notifier(
     ]
 
 
-def test_a_message_that_could_not_be_sent_is_sent_by_the_next_run(
+def test_a_message_that_nobody_got_is_sent_by_the_next_run(
     deployment: Deployment, airflow: Airflow, receivers: tuple[Hook, Mail]
 ) -> None:
     hook, mail = receivers
-    reached = airflow.environment["AIRFLOW_CONN_SLACK"]
-    airflow.environment["AIRFLOW_CONN_SLACK"] = reached.replace("127.0.0.1", "127.0.0.1:1/")
+    reached = dict(airflow.environment)
+    for name in ("AIRFLOW_CONN_SLACK", "AIRFLOW_CONN_WEBHOOK", "AIRFLOW_CONN_SMTP_DEFAULT"):
+        airflow.environment[name] = reached[name].replace("127.0.0.1", "127.0.0.1.invalid")
     assert run_alerts(deployment, airflow, [CRITICAL]) == ["failed"]
-    # The other notifiers sent the alert, and then that the task has failed.
-    subjects = [subject for subject, _ in mail.received]
-    assert subjects[0] == CRITICAL[4]
-    assert subjects[1].startswith("tap_balance_runway.alerts: notifiers on ")
-    assert len(subjects) == len(hook.received) == 2
-    hook.received.clear()
-    airflow.environment["AIRFLOW_CONN_SLACK"] = reached
+    assert mail.received == hook.received == []
+    airflow.environment.update(reached)
     assert run_alerts(deployment, airflow, [CRITICAL]) == ["success"]
     assert [path.split("/")[1] for path, _ in hook.received] == ["slack", "hook"]
+
+
+def test_a_broken_notifier_is_reported_once_by_the_others_without_its_url(
+    deployment: Deployment, airflow: Airflow, receivers: tuple[Hook, Mail]
+) -> None:
+    hook, mail = receivers
+    slack = airflow.environment["AIRFLOW_CONN_SLACK"]
+    airflow.environment["AIRFLOW_CONN_SLACK"] = slack.replace("127.0.0.1", "127.0.0.1:1/")
+    states = run_alerts(deployment, airflow, [CRITICAL], [CRITICAL])
+    assert states == ["failed", "success"], deployment.output
+    subjects = [subject for subject, _ in mail.received]
+    assert subjects[0] == CRITICAL[4]
+    assert subjects[1].startswith(
+        f"tap_balance_runway.alerts: notifier SlackWebhookNotifier on {socket.gethostname()}: "
+    )
+    assert len(subjects) == len(hook.received) == 2
+    assert "T0/B0" not in str(hook.received)
 
 
 def test_without_notifiers_the_task_fails_once_for_an_account_in_trouble(

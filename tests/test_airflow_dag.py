@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import socket
 import subprocess
@@ -12,6 +13,7 @@ import pendulum
 import pytest
 from airflow_home import Airflow, copy_dags
 from deployment import ACCOUNTS, PYTHON
+from pages import doc
 from parts import ROOT
 
 from tap_balance.sandbox import SECRET
@@ -142,6 +144,7 @@ def test_minutes_that_no_schedule_has_are_an_import_error(airflow_folder: Path) 
 def call(airflow_database: Path) -> Iterator[Callable[..., Any]]:
     """Call functions of the helper module in Airflow's own Python; an exception is its text."""
     airflow = Airflow(airflow_database.parent, {}, {}, {})
+    airflow.environment |= {"MELTANO_ENVIRONMENT": "dev", "DBT_TARGET_PATH": "of-the-worker"}
     with subprocess.Popen(
         [PYTHON, ROOT / "tests" / "support" / "dag_calls.py"],
         stdin=subprocess.PIPE,
@@ -230,6 +233,10 @@ NO_LIST = (
     "AirflowFailException: TAP_BALANCE_ACCOUNTS: not a list of accounts; `tap-balance --test` "
     "reports what is wrong"
 )
+NO_ACCOUNTS = (
+    "AirflowFailException: none of TAP_BALANCE_ACCOUNTS_FILE, TAP_BALANCE_ACCOUNTS and "
+    "TAP_BALANCE_DEV_KEY is in the extra of the connection 'tap_balance' (a .env is not read)"
+)
 NO_FILE = (  # with a retry: another worker may have it
     f"AirflowException: TAP_BALANCE_ACCOUNTS_FILE: cannot be read on {HOST} "
     "(No such file or directory)"
@@ -241,7 +248,7 @@ NO_FILE = (  # with a retry: another worker may have it
     [
         ({"TAP_BALANCE_DEV_KEY": "key", "TAP_BALANCE_ACCOUNT": "main"}, ["main"]),
         ({"TAP_BALANCE_DEV_KEY": "key"}, ["default"]),
-        ({}, NO_LIST),
+        ({}, NO_ACCOUNTS),
         ({"TAP_BALANCE_ACCOUNTS": "[]"}, NO_LIST),
         ({"TAP_BALANCE_ACCOUNTS": f'["{SECRET}"]'}, NO_LIST),
         ({"TAP_BALANCE_ACCOUNTS": f'{{"{SECRET}"'}, NO_LIST),
@@ -263,10 +270,40 @@ def test_a_wrong_connection_is_one_line_without_its_values(
     call: Callable[..., Any], extra: object
 ) -> None:
     assert call("connect", extra) == (
-        "AirflowFailException: the connection 'tap_balance' must exist, and its extra must be a "
-        "JSON object with environment variables for Meltano, such as TAP_BALANCE_ACCOUNTS_FILE; "
-        "see .env.example"
+        "AirflowFailException: the extra of the connection 'tap_balance' must be a JSON object "
+        "with environment variables for Meltano, such as TAP_BALANCE_ACCOUNTS_FILE; see "
+        ".env.example"
     )
+
+
+def test_a_connection_that_is_not_found_is_retried_as_the_secrets_backend_may_be_down(
+    call: Callable[..., Any],
+) -> None:
+    assert call("disconnect") == (
+        "AirflowNotFoundException: The conn_id `tap_balance` isn't defined"
+    )
+
+
+def test_the_connection_wins_over_the_tasks_own_variables_and_they_over_the_workers(
+    call: Callable[..., Any],
+) -> None:
+    assert call("connect", {"TAP_BALANCE_ACCOUNTS": ACCOUNTS}) == "connected"
+    read = call("read_environment")
+    assert (read["MELTANO_ENVIRONMENT"], read["DBT_TARGET_PATH"]) == ("prod", "")
+    assert call("connect", {"MELTANO_ENVIRONMENT": "staging"}) == "connected"
+    assert call("read_environment")["MELTANO_ENVIRONMENT"] == "staging"
+
+
+def test_a_lost_worker_and_a_failed_task_are_messages_without_a_webhooks_url(
+    call: Callable[..., Any],
+) -> None:
+    """The DAG processor calls for a lost worker, and has no exception."""
+    lost = "tap_balance.load: its worker was lost; see the log"
+    assert call("notify_failure_of", None, [None, None]) == [lost, lost]
+    error = "url: /services/T0/B0/token at https://hooks.example.com/?token=abc: 404"
+    assert call("notify_failure_of", "HTTP 401", [error, None]) == ["tap_balance.load: HTTP 401"]
+    text = f"notifier Notifier on {HOST}: OSError: url: ... at ... 404"
+    assert call("notify_failure_of", "HTTP 401", [error]) == f"AirflowException: {text}"
 
 
 def test_the_secrets_of_the_connection_are_masked(call: Callable[..., Any]) -> None:
@@ -341,3 +378,34 @@ def test_the_causes_are_picked_out_of_meltanos_lines(
     call: Callable[..., Any], lines: list[str], causes: list[str]
 ) -> None:
     assert call("causes", *lines) == causes
+
+
+def test_the_files_of_the_page_are_imported_as_the_tasks_read_them(
+    airflow_folder: Path, tmp_path: Path
+) -> None:
+    airflow = Airflow(airflow_folder, {}, {}, {})
+    for name in ("AIRFLOW_CONN_TAP_BALANCE", "AIRFLOW_VAR_TAP_BALANCE"):
+        del airflow.environment[name]
+    texts = [text for language, text in doc("airflow").blocks if language in {"json", "bash"}]
+    [connections, variables, commands] = texts
+    (tmp_path / "connections.json").write_text(connections)
+    (tmp_path / "variables.json").write_text(variables)
+    read = (
+        "import json; from airflow.models import Connection, Variable; "
+        "extra = Connection.get_connection_from_secrets('tap_balance').extra_dejson; "
+        "print(json.dumps([extra, Variable.get('tap_balance', deserialize_json=True)]))"
+    )
+    for command in (["sh", "-ec", commands], [str(PYTHON), "-c", read]):
+        done = subprocess.run(
+            command,
+            cwd=tmp_path,
+            env=airflow.environment | {"PATH": f"{PYTHON.parent}:{os.environ['PATH']}"},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+    assert json.loads(done.stdout.splitlines()[-1]) == [
+        json.loads(connections)["tap_balance"]["extra"],
+        json.loads(variables)["tap_balance"],
+    ]

@@ -208,10 +208,21 @@ def test_what_a_killed_task_leaves_is_private_and_goes_when_any_other_starts(
     assert configs
     assert {stat.S_IMODE(path.stat().st_mode) for path in configs} == {0o600}
     assert {stat.S_IMODE(path.stat().st_mode) for path in temporary.iterdir()} == {0o700}
-    again = start(deployment, airflow, project="/nowhere")
-    output, _ = again.communicate(timeout=60)
-    assert re.search(r"sh: .*cd: .*/nowhere", output)
-    assert list(temporary.iterdir()) == []
+    of_another_host = temporary / f"tap-balance-run-{HOST}-99999999-99999998-x"
+    of_another_host.mkdir()
+    again = start(deployment, airflow, meltano="/nowhere/meltano")
+    again.communicate(timeout=60)
+    assert list(temporary.iterdir()) == [of_another_host]
+
+
+def test_a_project_that_is_not_on_the_worker_is_named(
+    deployment: Deployment, airflow: Airflow
+) -> None:
+    run = start(deployment, airflow, project="/nowhere")
+    output, _ = run.communicate(timeout=60)
+    assert output.splitlines()[-1] == (
+        f"`project` of the Variable 'tap_balance': no meltano.yml in /nowhere on {HOST}"
+    )
 
 
 def test_a_command_that_is_not_on_the_worker_is_named(

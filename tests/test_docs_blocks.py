@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 pytestmark = [pytest.mark.e2e, pytest.mark.usefixtures("meltano")]
 
 ELSEWHERE = {
+    ("docs/airflow.md", "airflow connections import"): "test_airflow_dag.py",
     ("docs/airflow.md", "def notifiers"): "test_airflow_alerts.py",
     ("docs/dashboards.md", "FROM tap_balance_marts."): "test_transform_dashboards.py",
     ("docs/postgres.md", "postgres-roles.sql"): "test_postgres_access.py",
@@ -46,7 +47,9 @@ ELSEWHERE = {
 
 LOAD = "meltano --environment=prod run --no-install tap-balance "
 AFTER = {
-    ("docs/airflow.md", "TAP_BALANCE_ACCOUNTS_FILE"): LOAD + "target-postgres",
+    ("docs/airflow.md", "TAP_BALANCE_ACCOUNTS_FILE"): (
+        f'set -a; eval "$(python {SUPPORT}/connection_extra.py)"; {LOAD} target-postgres'
+    ),
     ("docs/dbt-package.md", "git:"): "dbt deps",
     ("docs/dbt-package.md", "models/orders.sql"): "dbt build --select orders",
     ("docs/destinations.md", "tap-balance--eu"): LOAD.replace("balance ", "balance--eu ")

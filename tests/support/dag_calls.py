@@ -11,6 +11,7 @@ from typing import Any
 
 sys.path.insert(0, os.environ["AIRFLOW__CORE__DAGS_FOLDER"])
 
+from airflow.sdk import BaseNotifier
 from tap_balance_airflow import pipeline, settings
 
 
@@ -19,7 +20,16 @@ def main() -> None:
     # Airflow logs to stdout.
     output = os.fdopen(os.dup(sys.stdout.fileno()), "w", buffering=1)
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
-    own = {"cron": settings.cron, "connect": connect, "causes": causes, "fail": fail, "plan": plan}
+    functions: list[Any] = [
+        settings.cron,
+        causes,
+        connect,
+        disconnect,
+        fail,
+        notify_failure_of,
+        plan,
+    ]
+    own = {function.__name__: function for function in functions}
     for line in sys.stdin:
         name, *arguments = json.loads(line)
         try:
@@ -34,6 +44,32 @@ def connect(extra: object) -> str:
     connection = {"conn_type": "generic", "extra": extra}
     os.environ["AIRFLOW_CONN_TAP_BALANCE"] = json.dumps(connection)
     return "connected" if pipeline.read_environment() else ""
+
+
+def disconnect() -> None:
+    """Read the connection where it is not found."""
+    del os.environ["AIRFLOW_CONN_TAP_BALANCE"]
+    pipeline.read_environment()
+
+
+def notify_failure_of(reason: str | None, errors: list[str | None]) -> list[str]:
+    """Report a failed task through notifiers that fail with these errors, or send."""
+    sent: list[str] = []
+
+    class Notifier(BaseNotifier):  # type: ignore[misc]
+        def __init__(self, error: str | None) -> None:
+            super().__init__()
+            self.error = error
+
+        def notify(self, context: Any) -> None:  # noqa: ANN401
+            if self.error:
+                raise OSError(self.error)
+            sent.append(context["message"])
+
+    settings.notifiers = lambda: [Notifier(error) for error in errors]
+    context = {"ti": SimpleNamespace(dag_id="tap_balance", task_id="load")}
+    pipeline.notify_failure(context | ({"exception": OSError(reason)} if reason else {}))
+    return sent
 
 
 def plan(began: float, minutes: int, shards: int) -> list[dict[str, Any]]:

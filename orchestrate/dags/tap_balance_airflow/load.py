@@ -1,4 +1,4 @@
-"""Snapshots of prepaid balances, every hour: `meltano run` in shards, then a check of the rows.
+"""Snapshots of prepaid balances: `meltano run` in shards, then a check of the rows.
 
 `plan` decides once what all tasks of a run work on, `load` runs Meltano for each shard, `check`
 fails where a row is missing, and `publish` starts the DAG `tap_balance_runway`.

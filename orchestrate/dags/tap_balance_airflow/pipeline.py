@@ -26,6 +26,7 @@ from tap_balance_airflow import settings
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+HOST = socket.gethostname()
 BALANCE = Asset("tap_balance")
 DEFAULTS = {  # what the Variable `tap_balance`, a JSON object, can set
     "project": "/opt/meltano/tap-balance",
@@ -34,6 +35,14 @@ DEFAULTS = {  # what the Variable `tap_balance`, a JSON object, can set
     "dbt": "dbt-postgres",
     "table": "tap_balance.balance",
     "alerts": "tap_balance_marts.balance_alerts",
+}
+OWN = {  # of what is started, unless the connection sets it; empty: the folder of the run
+    "DBT_LOG_FORMAT": "json",
+    "DBT_LOG_PATH": "",
+    "DBT_TARGET_PATH": "",
+    "MELTANO_CLI_DISABLE_VERSION_CHECK": "true",
+    "MELTANO_ENVIRONMENT": "prod",
+    "XDG_STATE_HOME": "",  # of Meltano's own logs
 }
 SHOWN = 20  # lines in a message; the log has all
 REPORTED = "tap_balance_reported"  # the Variable with the alerts that people know of
@@ -54,15 +63,17 @@ def read_options() -> dict[str, str]:
 
 def read_environment() -> dict[str, str]:
     """Read the environment for Meltano from the connection, and let Airflow mask its secrets."""
+    # Not found, with a retry: Airflow does not tell it from a secrets backend that is down.
+    extra = Connection.get("tap_balance").extra
     try:
-        given = json.loads(Connection.get("tap_balance").extra or "")
+        given = json.loads(extra or "")
         texts = {k: v if isinstance(v, str) else json.dumps(v) for k, v in given.items()}
-    except (AirflowException, ValueError, AttributeError):
+    except (ValueError, AttributeError):
         texts = {}
     if not texts or not all(re.fullmatch("[A-Z][A-Z0-9_]*", name) for name in texts):
         msg = (
-            "the connection 'tap_balance' must exist, and its extra must be a JSON object with "
-            "environment variables for Meltano, such as TAP_BALANCE_ACCOUNTS_FILE; see .env.example"
+            "the extra of the connection 'tap_balance' must be a JSON object with environment "
+            "variables for Meltano, such as TAP_BALANCE_ACCOUNTS_FILE; see .env.example"
         )
         raise AirflowFailException(msg)
     # Airflow decides by the names, and warns of what is too short. A key in PEM has many lines.
@@ -70,7 +81,7 @@ def read_environment() -> dict[str, str]:
     found = [secret for text in texts.values() for pair in SECRET.findall(text) for secret in pair]
     mask_secret([*found, *map(unquote, found)])
     # Airflow's own settings and connections stay out of what is started.
-    return {name: v for name, v in os.environ.items() if "AIRFLOW" not in name} | texts
+    return {name: v for name, v in os.environ.items() if "AIRFLOW" not in name} | OWN | texts
 
 
 def read_accounts(env: Mapping[str, str], project: str) -> tuple[list[str], str]:
@@ -89,6 +100,12 @@ def read_accounts(env: Mapping[str, str], project: str) -> tuple[list[str], str]
             entries = json.loads(text if text.startswith("[") else f"[{lines}]")
         elif env.get("TAP_BALANCE_DEV_KEY"):
             entries = [{"account": env.get("TAP_BALANCE_ACCOUNT") or "default"}]
+        elif not env.get(variable):
+            msg = (
+                "none of TAP_BALANCE_ACCOUNTS_FILE, TAP_BALANCE_ACCOUNTS and TAP_BALANCE_DEV_KEY "
+                "is in the extra of the connection 'tap_balance' (a .env is not read)"
+            )
+            raise AirflowFailException(msg)
         else:
             entries = json.loads(env[variable])
         names = [entry["account"] for entry in entries if entry.get("enabled", True)]
@@ -96,7 +113,7 @@ def read_accounts(env: Mapping[str, str], project: str) -> tuple[list[str], str]
         without = dict.fromkeys(("dev_key", "dev_secret"))
         hashed = sorted(json.dumps(shared | e | without, sort_keys=True) for e in entries)
     except OSError as error:
-        msg = f"{variable}: cannot be read on {socket.gethostname()} ({error.strerror})"
+        msg = f"{variable}: cannot be read on {HOST} ({error.strerror})"
         raise AirflowException(msg) from None
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         hashed = []
@@ -114,10 +131,8 @@ def verified_accounts(shape: Mapping[str, Any], env: Mapping[str, str]) -> list[
     """
     names, found = read_accounts(env, shape["project"])
     if found != shape["accounts"]:
-        msg = (
-            f"{socket.gethostname()} has other accounts than the plan of this run: {found}, "
-            f"planned {shape['accounts']}"
-        )
+        differ = f"{found}, planned {shape['accounts']}"
+        msg = f"{HOST} has other accounts than the plan of this run: {differ}"
         raise AirflowFailException(msg)
     return names
 
@@ -189,21 +204,19 @@ class MeltanoOperator(BaseOperator):
         so that two runs of one plugin overwrite each other's (meltano/meltano#8763).
         """
         self.hook = MeltanoHook()
-        prefix = f"tap-balance-run-{socket.gethostname()}-"
+        prefix = f"tap-balance-run-{HOST}-"
         for left in Path(tempfile.gettempdir()).glob(f"{prefix}*"):
-            # Of a task that was killed, with its secrets.
-            if not Path("/proc", left.name.removeprefix(prefix).split("-")[0]).exists():
+            # Of a task that was killed, with its secrets; not of a host whose name begins the same.
+            pid = re.fullmatch(r"(\d+)-\w+", left.name.removeprefix(prefix))
+            if pid and Path("/proc/self").exists() and not Path("/proc", pid[1]).exists():
                 shutil.rmtree(left, ignore_errors=True)
+        project = Path(options["project"])
+        if not (project / "meltano.yml").exists():
+            msg = f"`project` of the Variable 'tap_balance': no meltano.yml in {project} on {HOST}"
+            raise AirflowException(msg)
         with tempfile.TemporaryDirectory(prefix=f"{prefix}{os.getpid()}-") as folder:
-            own = {
-                "DBT_LOG_FORMAT": "json",
-                "DBT_LOG_PATH": folder,
-                "DBT_TARGET_PATH": folder,
-                "MELTANO_CLI_DISABLE_VERSION_CHECK": "true",
-                "MELTANO_ENVIRONMENT": "prod",
-                "XDG_STATE_HOME": folder,  # of Meltano's own logs
-            }
-            installed = Path(options["project"], env.get("MELTANO_SYS_DIR_ROOT", ".meltano"))
+            own = {name: folder for name in OWN if not env[name]}
+            installed = Path(project, env.get("MELTANO_SYS_DIR_ROOT", ".meltano"))
             for kind in ("extractors", "loaders", "utilities"):
                 if (installed / kind).exists():
                     Path(folder, kind).symlink_to(installed / kind)
@@ -212,8 +225,8 @@ class MeltanoOperator(BaseOperator):
             # Shards that start at once would install a changed plugin over each other.
             command = [options["meltano"], "--log-format=json", "run", "--no-install", *arguments]
             status = self.hook.run_command(
-                ["/bin/sh", "-c", script, "sh", options["project"], *command],
-                env=own | env | {"MELTANO_SYS_DIR_ROOT": folder},
+                ["/bin/sh", "-c", script, "sh", str(project), *command],
+                env=env | own | {"MELTANO_SYS_DIR_ROOT": folder},
                 cwd=folder,
             ).exit_code
         if status:
@@ -259,7 +272,7 @@ class Dbt(MeltanoOperator):
 def failure(where: str, lines: Sequence[str]) -> AirflowException:
     """Make a task's exception of the lines with the cause; no retry cures a missing permission."""
     kind = AirflowFailException if all(map(PERMANENT.search, lines)) else AirflowException
-    return kind(f"{where} on {socket.gethostname()}: {'; '.join(shortened(lines))}")
+    return kind(f"{where} on {HOST}: {'; '.join(shortened(lines))}")
 
 
 def shortened(lines: Sequence[str]) -> list[str]:
@@ -313,7 +326,8 @@ def alert(context: Mapping[str, Any]) -> None:
     """Report the accounts whose state has changed since it was last reported.
 
     Raises:
-        AirflowFailException: An account came into trouble, and there are no notifiers.
+        AirflowFailException: An account came into trouble, and there are no notifiers; or some of
+            them could not send the message.
     """
     # dbt's own `state` compares with its last build, whose message may not have been sent.
     reported: dict[str, list[str]] = Variable.get(REPORTED, default={}, deserialize_json=True)
@@ -329,30 +343,42 @@ def alert(context: Mapping[str, Any]) -> None:
     new = [key for key in current if key not in reported]
     worse = {current[key][0] for key in new}  # of those, the new message says it all
     over = [k for k, old in reported.items() if k not in current and old[0] not in worse]
-    lines = [texts[k] for k in new] + [f"resolved: {texts.get(k, reported[k][2])}" for k in over]
-    if lines:
-        notify(context, "\n".join(shortened(lines)))
-    # Only now: a message that could not be sent is sent by the retry, or by the next run.
+    lines = [texts[k] for k in new] + [
+        f"resolved: {texts[k]}" if k in texts else f"resolved, was: {reported[k][2]}" for k in over
+    ]
+    errors = notify(context, "\n".join(shortened(lines))) if lines else []
+    # Only now: a message that nobody got is sent by the retry, or by the next run.
     Variable.set(REPORTED, current, serialize_json=True)
-    errors = [texts[key] for key in new if current[key][1] == "error"]
-    if errors and not settings.notifiers():
+    if not settings.notifiers():
+        errors = [texts[key] for key in new if current[key][1] == "error"]
+    if errors:
         raise AirflowFailException("; ".join(shortened(errors)))
 
 
-def notify(context: Mapping[str, Any], message: str) -> None:
-    """Send a message through all notifiers, then fail if one of them could not."""
+def notify(context: Mapping[str, Any], message: str) -> list[str]:
+    """Send a message through all notifiers, and list why some of them could not.
+
+    Raises:
+        AirflowException: None of them could.
+    """
     notified = {**context, "message": message, "subject": message.splitlines()[0]}
+    notifiers = settings.notifiers()
     errors = []
-    for notifier in settings.notifiers():
+    for notifier in notifiers:
         try:
             notifier.render_template_fields(notified)
             notifier.notify(notified)
         except Exception as error:  # noqa: BLE001, PERF203 - the others must still be sent
-            errors.append(f"{type(notifier).__name__}: {error}")
-    if errors:
-        raise failure("notifiers", errors)
+            # A webhook's URL is a secret, which the other notifiers would send.
+            reason = re.sub(r"\S*/\S*", "...", f"{type(error).__name__}: {redact(str(error))}")
+            errors.append(f"notifier {type(notifier).__name__} on {HOST}: {reason[:300]}")
+            log.error("%s", errors[-1])  # noqa: TRY400 - nor must the log have it
+    if errors and len(errors) == len(notifiers):
+        raise AirflowException("; ".join(errors))
+    return errors
 
 
 def notify_failure(context: Mapping[str, Any]) -> None:
-    """Send the exception of a task that has failed."""
-    notify(context, f"{context['ti'].dag_id}.{context['ti'].task_id}: {context['exception']}")
+    """Send the exception of a task that has failed; the DAG processor has none."""
+    reason = context.get("exception") or "its worker was lost; see the log"
+    notify(context, f"{context['ti'].dag_id}.{context['ti'].task_id}: {reason}")
