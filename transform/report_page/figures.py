@@ -55,7 +55,6 @@ class Total:
     per_day: Decimal
     """Of the accounts that have an estimate."""
 
-    without_estimate: int
     this_month: Decimal
     last_month: Decimal | None
     """Null where no snapshot is as old as its first day."""
@@ -99,7 +98,6 @@ def _total(
         len(own),
         sum((account.total for account in own), Decimal(0)),
         sum((account.per_day for account in own if account.per_day is not None), Decimal(0)),
-        sum(account.per_day is None for account in own),
         spent(months.first, months.last),
         spent(months.earlier_first, months.earlier_last) if known_before else None,
         sum((one.top_up for one in own if one.top_up and one.status in NOW), Decimal(0)),

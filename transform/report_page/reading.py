@@ -45,7 +45,7 @@ days as (
 )
 select
   runway.account, runway.product, coalesce(runway.currency, '') as currency, runway.one,
-  runway.status, runway.complete_days, runway.age_seconds,
+  runway.status, runway.age_seconds,
   cast(runway.snapshot_at as varchar(30)) as snapshot_at,
   cast(latest.observed_at as varchar(30)) as observed_at,
   cast(runway.total_balance as varchar(50)) as total, cast(runway.balance as varchar(50)) as paid,
@@ -101,7 +101,6 @@ class Account:
     product: str
     currency: Currency
     status: str
-    complete_days: int
     snapshot_at: datetime
     judged_at: datetime
     """The time that the models speak of, to the second."""
@@ -197,7 +196,6 @@ def _account(row: Row) -> Account:
         product=row["product"],
         currency=Currency(row["currency"], len(digits)),
         status=row["status"],
-        complete_days=int(row["complete_days"]),
         snapshot_at=_time(row["snapshot_at"]),
         judged_at=observed_at + timedelta(seconds=int(row["age_seconds"])),
         total=Decimal(row["total"]),

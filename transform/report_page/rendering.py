@@ -80,7 +80,6 @@ def render(models: Models, now: datetime) -> str:
         judged_at=judged_at,
         newest=max((account.snapshot_at for account in accounts), default=None),
         is_old=now - judged_at > models.stale_after,
-        stale_after=models.stale_after,
         months=months,
         day_range=words.day_range,
         totals=totals(accounts, models.spend, months),
@@ -208,7 +207,6 @@ def _history(account: Account) -> dict[str, Any]:
     return {
         "currency": account.currency.code,
         "digits": account.currency.digits,
-        "snapshot": words.iso(account.snapshot_at),
         "total": str(account.total),
         "daysLeft": [None if days is None else float(days) for days in account.days_left],
         "rise": rise,
