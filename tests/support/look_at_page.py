@@ -58,6 +58,8 @@ MEASURE = """
   };
 }
 """
+# The page moves to a day in the next frame.
+FRAMES = "new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))"
 TEXTS = "(selector) => [...document.querySelectorAll(selector)].map((e) => e.textContent)"
 
 
@@ -186,10 +188,12 @@ class Reader:
                 ".map((e) => [e.tagName, e.id || e.textContent.trim()])"
             )
             page.locator(".counts a.critical").first.press("Enter")
+            page.wait_for_selector("#filter", state="visible")
             used["filtered"] = page.evaluate(TEXTS, f"{rows} > td:nth-child(2)")
             used["info"] = page.inner_text(".dt-info")
             used["live"] = page.get_attribute(".dt-info", "aria-live")
             page.locator("#filter a").press("Enter")
+            page.wait_for_selector("#filter", state="hidden")
             page.locator("input[type=search]").press_sequentially(self._account[:2])
             used["found"] = page.evaluate(TEXTS, f"{rows} > th button")
             page.locator("input[type=search]").fill("")
@@ -216,7 +220,7 @@ class Reader:
         return used
 
     def _legend(self, page: Page) -> list[str]:
-        page.wait_for_timeout(100)
+        page.evaluate(FRAMES)
         values: list[str] = page.evaluate(TEXTS, ".history .u-value")
         return values
 
