@@ -25,6 +25,8 @@ def run(args: Sequence[str] | None = None) -> int:
         The exit status: 0 when all went well, 1 when an account or the settings failed or stdout
         could not be written, 2 when the command line is wrong, 128 + n after signal n.
     """
+    if not os.environ.get("LOGLEVEL"):
+        os.environ.pop("LOGLEVEL", None)  # the SDK takes an empty one for a level
     try:
         status = 1 if _environment_is_wrong() else _run(args)
         if sys.stdout is not None:
@@ -67,8 +69,6 @@ def _environment_is_wrong() -> bool:
     if sys.stdout is None:
         logger.error("stdout is closed, so nothing can be written; connect a target or a file.")
         return True
-    if not os.environ.get("LOGLEVEL"):
-        os.environ.pop("LOGLEVEL", None)  # the SDK takes an empty one for a level
     for variable in ("TAP_BALANCE_LOGLEVEL", "LOGLEVEL"):
         if level := os.environ.get(variable):
             if isinstance(logging.getLevelName(level.upper()), int):
