@@ -40,7 +40,7 @@ class Airflow:
         settings: The environment for Meltano, as the connection `tap_balance` holds it.
         destination: The connection `tap_balance_destination`.
         constants: What is edited in the copy of settings.py, as its source has it.
-        options: The Variable `tap_balance`, besides the paths on this machine.
+        options: What differs in the Variable `tap_balance`.
     """
 
     def __init__(
@@ -61,8 +61,12 @@ class Airflow:
         temporary = home / "tmp"
         temporary.mkdir(exist_ok=True)
         variable = {
+            "alerts": "tap_balance_marts.balance_alerts",
+            "dbt": "dbt-postgres",
+            "loader": "target-postgres",
             "meltano": str(ROOT / ".venvs" / "meltano" / "bin" / "meltano"),
             "project": str(self.project),
+            "table": "tap_balance.balance",
             **(options or {}),
         }
         self.environment = os.environ | {

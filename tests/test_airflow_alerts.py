@@ -113,7 +113,7 @@ def test_each_change_of_an_accounts_state_is_one_message_through_every_notifier(
     messages = [
         CRITICAL[4],
         f"{EMPTY[4]}\n{LOW[4]}",
-        f"resolved, was: {EMPTY[4]}",
+        f"resolved: {EMPTY[4]}",
         f"resolved: {LOW_OVER[4]}",
     ]
     sent = [(path, body["text"]) for path, body in hook.received]

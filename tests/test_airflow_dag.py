@@ -276,11 +276,23 @@ def test_a_wrong_connection_is_one_line_without_its_values(
     )
 
 
-def test_a_connection_that_is_not_found_is_retried_as_the_secrets_backend_may_be_down(
+def test_what_is_not_found_is_retried_as_the_secrets_backend_may_be_down(
     call: Callable[..., Any],
 ) -> None:
     assert call("disconnect") == (
         "AirflowNotFoundException: The conn_id `tap_balance` isn't defined"
+    )
+    assert call("options", None) == (
+        "AirflowRuntimeError: VARIABLE_NOT_FOUND: {'message': 'Variable tap_balance not found'}"
+    )
+
+
+def test_a_variable_with_other_keys_is_one_line_that_names_them(call: Callable[..., Any]) -> None:
+    assert call(
+        "options", {"project": "/opt/meltano/tap-balance", "target": "target-postgres"}
+    ) == (
+        "AirflowFailException: Variable 'tap_balance': its keys must be alerts, dbt, loader, "
+        "meltano, project, table"
     )
 
 

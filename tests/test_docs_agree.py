@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 import re
 from typing import Any
 
@@ -50,19 +51,26 @@ def test_the_records_table_has_every_field_with_its_type() -> None:
     )
 
 
-def test_the_tables_of_the_dags_have_every_constant_and_option_with_its_default() -> None:
+def test_the_tables_of_the_dags_have_every_constant_with_its_default_and_every_option() -> None:
     folder = ROOT / "orchestrate" / "dags" / "tap_balance_airflow"
     settings = (folder / "settings.py").read_text(encoding="utf-8")
     defaults = dict(re.findall(r"^([A-Z_]+) = (\d+)$", settings, re.MULTILINE))
     (options,) = [
         ast.literal_eval(node.value)
         for node in ast.parse((folder / "pipeline.py").read_text(encoding="utf-8")).body
-        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "DEFAULTS"
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "OPTIONS"
     ]
-    tables = doc("airflow").section("What can be set").split("What a run needs is in")
-    rows = [row for table in tables for row in row_cells(table)]
-    assert {row[0].strip("`"): row[1].strip("`") for row in rows} == defaults | options, (
+    page = doc("airflow")
+    edited, variable = page.section("What can be set").split("What a run needs is in")
+    assert {row[0].strip("`"): row[1].strip("`") for row in row_cells(edited)} == defaults, (
         "docs/airflow.md, What can be set: add a row for the constant, with its default"
+    )
+    [example] = [
+        text for _, text in page.blocks if text.startswith('{\n  "tap_balance": {\n    "pro')
+    ]
+    listed = {row[0].strip("`") for row in row_cells(variable)}
+    assert listed == set(json.loads(example)["tap_balance"]) == options, (
+        "docs/airflow.md, What can be set: add a row for the key, and a line to variables.json"
     )
 
 

@@ -27,6 +27,7 @@ def main() -> None:
         disconnect,
         fail,
         notify_failure_of,
+        options,
         plan,
     ]
     own = {function.__name__: function for function in functions}
@@ -50,6 +51,17 @@ def disconnect() -> None:
     """Read the connection where it is not found."""
     del os.environ["AIRFLOW_CONN_TAP_BALANCE"]
     pipeline.read_environment()
+
+
+def options(value: dict[str, str] | None) -> dict[str, str]:
+    """Read the Variable where it has this value, or is not found."""
+    variable = os.environ.pop("AIRFLOW_VAR_TAP_BALANCE")
+    try:
+        if value is not None:
+            os.environ["AIRFLOW_VAR_TAP_BALANCE"] = json.dumps(value)
+        return pipeline.read_options()
+    finally:
+        os.environ["AIRFLOW_VAR_TAP_BALANCE"] = variable
 
 
 def notify_failure_of(reason: str | None, errors: list[str | None]) -> list[str]:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
+import psutil
 from airflow.providers.standard.hooks.subprocess import SubprocessHook
 from airflow.sdk import Asset, BaseOperator, Connection, Variable
 from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowSkipException
@@ -28,14 +29,7 @@ if TYPE_CHECKING:
 
 HOST = socket.gethostname()
 BALANCE = Asset("tap_balance")
-DEFAULTS = {  # what the Variable `tap_balance`, a JSON object, can set
-    "project": "/opt/meltano/tap-balance",
-    "meltano": "meltano",
-    "loader": "target-postgres",
-    "dbt": "dbt-postgres",
-    "table": "tap_balance.balance",
-    "alerts": "tap_balance_marts.balance_alerts",
-}
+OPTIONS = {"alerts", "dbt", "loader", "meltano", "project", "table"}  # the Variable's keys
 OWN = {  # of what is started, unless the connection sets it; empty: the folder of the run
     "DBT_LOG_FORMAT": "json",
     "DBT_LOG_PATH": "",
@@ -47,23 +41,27 @@ OWN = {  # of what is started, unless the connection sets it; empty: the folder 
 SHOWN = 20  # lines in a message; the log has all
 REPORTED = "tap_balance_reported"  # the Variable with the alerts that people know of
 PERMANENT = re.compile("HTTP 40[13]|ermission denied|authentication failed|nsufficient privileges")
+OF_THE_COMMAND = (
+    "sh: ",
+    "Error: ",
+)  # what is not JSON: the shell's errors, and Meltano's own usage
 SECRET = re.compile(r'://[^:/@\s]*:([^@\s]+)@|"dev_secret": *"((?:[^"\\]|\\.)+)"')
 
 log = logging.getLogger("airflow.task")
 
 
 def read_options() -> dict[str, str]:
-    """Read the Variable, over DEFAULTS."""
-    given: dict[str, str] = Variable.get("tap_balance", default={}, deserialize_json=True)
-    if unknown := set(given) - set(DEFAULTS):
-        msg = f"Variable 'tap_balance': unknown {sorted(unknown)}; it can set {', '.join(DEFAULTS)}"
+    """Read the Variable, a JSON object."""
+    # Not found, with a retry: Airflow does not distinguish it from a secrets backend that is down.
+    options: dict[str, str] = Variable.get("tap_balance", deserialize_json=True)
+    if set(options) != OPTIONS:
+        msg = f"Variable 'tap_balance': its keys must be {', '.join(sorted(OPTIONS))}"
         raise AirflowFailException(msg)
-    return DEFAULTS | given
+    return options
 
 
 def read_environment() -> dict[str, str]:
     """Read the environment for Meltano from the connection, and let Airflow mask its secrets."""
-    # Not found, with a retry: Airflow does not tell it from a secrets backend that is down.
     extra = Connection.get("tap_balance").extra
     try:
         given = json.loads(extra or "")
@@ -91,23 +89,21 @@ def read_accounts(env: Mapping[str, str], project: str) -> tuple[list[str], str]
         The names of those that are switched on, and a fingerprint of all: their number, and a hash
         of what is not secret.
     """
-    variable = "TAP_BALANCE_ACCOUNTS"
+    file = env.get("TAP_BALANCE_ACCOUNTS_FILE")
+    variable = "TAP_BALANCE_ACCOUNTS_FILE" if file else "TAP_BALANCE_ACCOUNTS"
     try:
-        if path := env.get("TAP_BALANCE_ACCOUNTS_FILE"):
-            variable = "TAP_BALANCE_ACCOUNTS_FILE"
-            text = Path(project, path).read_text(encoding="utf-8-sig").strip()
-            lines = re.sub(r"\s*\n\s*", ",", text)  # if it is not an array
-            entries = json.loads(text if text.startswith("[") else f"[{lines}]")
+        if file:
+            text = Path(project, file).read_text(encoding="utf-8-sig")
         elif env.get("TAP_BALANCE_DEV_KEY"):
-            entries = [{"account": env.get("TAP_BALANCE_ACCOUNT") or "default"}]
-        elif not env.get(variable):
+            text = json.dumps({"account": env.get("TAP_BALANCE_ACCOUNT") or "default"})
+        elif not (text := env.get(variable, "")):
             msg = (
                 "none of TAP_BALANCE_ACCOUNTS_FILE, TAP_BALANCE_ACCOUNTS and TAP_BALANCE_DEV_KEY "
                 "is in the extra of the connection 'tap_balance' (a .env is not read)"
             )
             raise AirflowFailException(msg)
-        else:
-            entries = json.loads(env[variable])
+        lines = ",".join(filter(str.strip, text.split("\n")))
+        entries = json.loads(text if text.lstrip().startswith("[") else f"[{lines}]")
         names = [entry["account"] for entry in entries if entry.get("enabled", True)]
         shared = {k: env.get(f"TAP_BALANCE_{k.upper()}") for k in ("product", "base_url")}
         without = dict.fromkeys(("dev_key", "dev_secret"))
@@ -177,17 +173,15 @@ class MeltanoHook(SubprocessHook):
             event |= json.loads(event["event"])["info"]  # dbt's is in Meltano's
         # Airflow masks a task's log, but not what LocalExecutor copies of it to its own stdout.
         text = redact(str(event.get("msg", event["event"])).rstrip())
-        severe = event.get("level") in {"error", "critical"} or text.startswith("sh: ")
+        severe = event.get("level") in {"error", "critical"} or text.startswith(OF_THE_COMMAND)
         log.log(logging.ERROR if severe else logging.INFO, "%s", text)
-        if severe:
+        if severe and "the target has probably ended" not in text:  # the target has said why
             kept = self.errors if "stdio" in event else self.own_errors
             kept.append(" ".join(text.split()))
 
     def causes(self) -> list[str]:
-        """List what went wrong, and not what only follows from it."""
-        # The tap reports a target that has ended.
-        causes = [line for line in self.errors if "the target has probably ended" not in line]
-        return causes or self.own_errors[:1]
+        """List what the plugins reported as errors; if nothing, what Meltano did first."""
+        return self.errors or self.own_errors[:1]
 
 
 class MeltanoOperator(BaseOperator):
@@ -204,31 +198,23 @@ class MeltanoOperator(BaseOperator):
         so that two runs of one plugin overwrite each other's (meltano/meltano#8763).
         """
         self.hook = MeltanoHook()
-        prefix = f"tap-balance-run-{HOST}-"
+        prefix = f"tap-balance+{HOST}+"  # no host name has a plus
         for left in Path(tempfile.gettempdir()).glob(f"{prefix}*"):
-            # Of a task that was killed, with its secrets; not of a host whose name begins the same.
-            pid = re.fullmatch(r"(\d+)-\w+", left.name.removeprefix(prefix))
-            if pid and Path("/proc/self").exists() and not Path("/proc", pid[1]).exists():
+            # Of a task that was killed, with its secrets.
+            if not psutil.pid_exists(int(left.name.split("+")[2])):
                 shutil.rmtree(left, ignore_errors=True)
-        project = Path(options["project"])
-        if not (project / "meltano.yml").exists():
-            msg = f"`project` of the Variable 'tap_balance': no meltano.yml in {project} on {HOST}"
-            raise AirflowException(msg)
-        with tempfile.TemporaryDirectory(prefix=f"{prefix}{os.getpid()}-") as folder:
-            own = {name: folder for name in OWN if not env[name]}
-            installed = Path(project, env.get("MELTANO_SYS_DIR_ROOT", ".meltano"))
+        with tempfile.TemporaryDirectory(prefix=f"{prefix}{os.getpid()}+") as folder:
+            installed = Path(options["project"], env.get("MELTANO_SYS_DIR_ROOT", ".meltano"))
             for kind in ("extractors", "loaders", "utilities"):
                 if (installed / kind).exists():
                     Path(folder, kind).symlink_to(installed / kind)
+            own = {name: folder for name in OWN if not env[name]} | {"MELTANO_SYS_DIR_ROOT": folder}
             # Airflow talks to its supervisor over a task's stdin.
             script = 'umask 077; cd "$1" && shift && exec "$@" </dev/null'
             # Shards that start at once would install a changed plugin over each other.
-            command = [options["meltano"], "--log-format=json", "run", "--no-install", *arguments]
-            status = self.hook.run_command(
-                ["/bin/sh", "-c", script, "sh", str(project), *command],
-                env=env | own | {"MELTANO_SYS_DIR_ROOT": folder},
-                cwd=folder,
-            ).exit_code
+            meltano = [options["meltano"], "--log-format=json", "run", "--no-install", *arguments]
+            command = ["/bin/sh", "-c", script, "sh", options["project"], *meltano]
+            status = self.hook.run_command(command, env=env | own, cwd=folder).exit_code
         if status:
             raise failure(where, self.hook.causes() or [f"Meltano ended with status {status}"])
 
@@ -272,13 +258,13 @@ class Dbt(MeltanoOperator):
 def failure(where: str, lines: Sequence[str]) -> AirflowException:
     """Make a task's exception of the lines with the cause; no retry cures a missing permission."""
     kind = AirflowFailException if all(map(PERMANENT.search, lines)) else AirflowException
-    return kind(f"{where} on {HOST}: {'; '.join(shortened(lines))}")
+    return kind(f"{where} on {HOST}: {joined(lines)}")
 
 
-def shortened(lines: Sequence[str]) -> list[str]:
-    """Cut off what is too much for a message."""
-    more = len(lines) - SHOWN
-    return [*lines[:SHOWN], *([f"and {more} more"] if more > 0 else [])]
+def joined(lines: Sequence[str], separator: str = "; ") -> str:
+    """Join the lines of a message, and cut off what is too much for one."""
+    more = [f"and {len(lines) - SHOWN} more"] if len(lines) > SHOWN else []
+    return separator.join([*lines[:SHOWN], *more])
 
 
 def query(sql: str, *values: object) -> list[tuple[Any, ...]]:
@@ -296,20 +282,20 @@ def query(sql: str, *values: object) -> list[tuple[Any, ...]]:
 def check(shape: Mapping[str, Any]) -> None:
     """Fail unless each account that is switched on has its row of this run, by primary key."""
     names = verified_accounts(shape, read_environment())
-    keys = [f"{name}@{shape['snapshot_at']}" for name in names]
+    keys = sorted(f"{name}@{shape['snapshot_at']}" for name in names)
     # For databases without an index: a partition's worth. The target's time zone may shift it.
     since = datetime.fromisoformat(shape["snapshot_at"][:-1]) - timedelta(days=1)
-    missing = set(keys)
+    found: set[str] = set()
     for first in range(0, len(keys), 5000):
         part = keys[first : first + 5000]
         sql = f"SELECT snapshot_id FROM {shape['table']} WHERE snapshot_at > ? AND snapshot_id IN "  # noqa: S608
         sql += f"({', '.join('?' * len(part))})"
-        missing -= {key for (key,) in query(sql, str(since), *part)}
-    for key in sorted(missing):
+        found.update(key for (key,) in query(sql, str(since), *part))
+    missing = [key for key in keys if key not in found]
+    for key in missing:
         log.error("No row %s", key)
     if missing:
-        shown = "; ".join(shortened(sorted(missing)))
-        msg = f"{len(missing)} of {len(keys)} rows are missing: {shown}"
+        msg = f"{len(missing)} of {len(keys)} rows are missing: {joined(missing)}"
         raise AirflowFailException(msg)
     log.info("All %d accounts have a row of %s", len(keys), shape["snapshot_at"])
 
@@ -329,30 +315,33 @@ def alert(context: Mapping[str, Any]) -> None:
         AirflowFailException: An account came into trouble, and there are no notifiers; or some of
             them could not send the message.
     """
-    # dbt's own `state` compares with its last build, whose message may not have been sent.
+    # dbt's own `state` compares with its last build, whose message may not have been sent. The
+    # Variable is in Airflow's database, which is read even if a secrets backend is down.
     reported: dict[str, list[str]] = Variable.get(REPORTED, default={}, deserialize_json=True)
     table = read_options()["alerts"]
     current: dict[str, list[str]] = {}
-    texts: dict[str, str] = {}
+    over: dict[str, str] = {}
     sql = f"SELECT alert_id, account, severity, state, message FROM {table}"  # noqa: S608
     for key, account, severity, state, text in query(sql):
-        texts[key] = text
-        if state != "over":
+        if state == "over":
+            over[key] = text
+        else:
             current[key] = [account, severity, text]
             log.log(logging.ERROR if severity == "error" else logging.WARNING, "%s", text)
-    new = [key for key in current if key not in reported]
-    worse = {current[key][0] for key in new}  # of those, the new message says it all
-    over = [k for k, old in reported.items() if k not in current and old[0] not in worse]
-    lines = [texts[k] for k in new] + [
-        f"resolved: {texts[k]}" if k in texts else f"resolved, was: {reported[k][2]}" for k in over
+    new = {key: alert for key, alert in current.items() if key not in reported}
+    worse = {account for account, _, _ in new.values()}  # of those, the new message says it all
+    lines = [text for _, _, text in new.values()] + [
+        f"resolved: {over.get(key, text)}"
+        for key, (account, _, text) in reported.items()
+        if key not in current and account not in worse
     ]
-    errors = notify(context, "\n".join(shortened(lines))) if lines else []
+    errors = notify(context, joined(lines, "\n")) if lines else []
     # Only now: a message that nobody got is sent by the retry, or by the next run.
     Variable.set(REPORTED, current, serialize_json=True)
     if not settings.notifiers():
-        errors = [texts[key] for key in new if current[key][1] == "error"]
+        errors = [text for _, severity, text in new.values() if severity == "error"]
     if errors:
-        raise AirflowFailException("; ".join(shortened(errors)))
+        raise AirflowFailException(joined(errors))
 
 
 def notify(context: Mapping[str, Any], message: str) -> list[str]:
