@@ -72,7 +72,7 @@ def parse_response(
 
 def _amounts_in(body: bytes, product: Product) -> amounts.Amounts:
     document = amounts.parse_body(body)
-    if isinstance(document, dict) and document.get("code", 0) != 0:
+    if isinstance(document, dict) and document.get("code") not in (None, 0):
         # Some servers fill the other fields of an error with zeros, which are no balance.
         msg = "it has an error code"
         raise amounts.WrongShapeError(msg)

@@ -42,6 +42,22 @@ def test_one_get_with_basic_gives_the_amounts() -> None:
     assert sent.body is None
 
 
+@pytest.mark.parametrize("code", [None, 0])
+def test_a_code_that_names_no_error_is_not_one(code: int | None) -> None:
+    # Servers that write each field of a class write those without a value, too.
+    with mocked_api() as api:
+        api.register_uri("GET", URL, json=SMS | {"code": code, "message": None})
+        assert fetch(ACCOUNT).amounts.balance10000 == 123456
+
+
+@pytest.mark.parametrize("code", [2001, "2001", True])
+def test_amounts_beside_an_error_code_are_not_a_balance(code: object) -> None:
+    with mocked_api() as api:
+        api.register_uri("GET", URL, json=SMS | {"code": code})
+        with pytest.raises(AccountError, match="HTTP 200"):
+            fetch(ACCOUNT)
+
+
 @pytest.mark.parametrize(
     ("retry_after", "wait"),
     [
