@@ -7,6 +7,7 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
+import click
 from singer_sdk.exceptions import MappingError, SingerSDKError
 
 from tap_balance.errors import AccountsFailedError, RunEndedError, SettingsError, defect
@@ -46,7 +47,17 @@ def _run(args: Sequence[str] | None) -> int:
     for library in ("urllib3", "requests"):
         logging.getLogger(library).propagate = False
     try:
-        TapBalance.cli(args, prog_name=TapBalance.name)
+        command = TapBalance.cli  # sets up the log
+    except Exception as error:  # noqa: BLE001
+        reason = error.strerror if isinstance(error, OSError) else type(error).__name__
+        click.echo(  # the loggers may be disabled by what could be read of it
+            f"SINGER_SDK_LOG_CONFIG: {os.environ['SINGER_SDK_LOG_CONFIG']} is not a logging config "
+            f"in YAML ({reason}); correct the file, or unset the variable.",
+            err=True,
+        )
+        return 1
+    try:
+        command(args, prog_name=TapBalance.name)
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else 1
     except SettingsError as error:

@@ -133,6 +133,21 @@ def test_an_unknown_log_level_is_named(run_tap: Callable[..., Run]) -> None:
     assert run.stderr.startswith("TAP_BALANCE_LOGLEVEL: must be DEBUG, INFO")
 
 
+@pytest.mark.parametrize("content", [b"{}", b"[", b"\xff", b"version: 1\nroot: 5", None])
+def test_a_wrong_logging_config_is_named(
+    run_tap: Callable[..., Run], tmp_path: Path, content: bytes | None
+) -> None:
+    path = tmp_path / "logging.yaml"
+    if content is None:
+        path.mkdir()
+    else:
+        path.write_bytes(content)
+    run = run_tap({}, env={"SINGER_SDK_LOG_CONFIG": str(path)})
+    assert run.status == 1
+    assert f"SINGER_SDK_LOG_CONFIG: {path} is not a logging config in YAML (" in run.stderr
+    assert "Traceback" not in run.stderr
+
+
 def test_a_config_with_a_byte_order_mark_and_crlf_works(
     run_tap: Callable[..., Run], sandbox: Sandbox, tmp_path: Path
 ) -> None:
