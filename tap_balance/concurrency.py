@@ -25,6 +25,7 @@ from tap_balance.errors import (
 if TYPE_CHECKING:
     import logging
     from collections.abc import Callable, Iterator, Sequence
+    from types import FrameType
 
     from tap_balance.accounts import Account
     from tap_balance.client import BalanceClient
@@ -393,7 +394,7 @@ class Shutdown:
         self._exit_status = 0
         self._message = ""
 
-    def handle_signal(self, signum: int) -> None:
+    def handle_signal(self, signum: int, _: FrameType | None = None) -> None:
         """End the run in order; another signal after two seconds ends the process on the spot."""
         if self.requested:
             if time.monotonic() - self._requested_at > _SAME_SIGNAL:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import copy
-import json
 import sys
-from typing import IO, TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from singer_sdk.singerlib import Catalog, Metadata, Schema, StreamMetadata
 from singer_sdk.streams import Stream
@@ -179,11 +178,3 @@ def complete_catalog(catalog: Any) -> Catalog:  # noqa: ANN401
         msg = "--catalog: the file is not a Singer catalog; make one with --discover"
         raise SettingsError(msg) from None
     return found
-
-
-def read_json(file: IO[str]) -> Any:  # noqa: ANN401
-    """Read the file of a catalog or a state; None if it is not JSON."""
-    try:
-        return json.loads(file.read() or "{}")
-    except (ValueError, RecursionError):
-        return None

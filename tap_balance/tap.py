@@ -31,13 +31,14 @@ from tap_balance.concurrency import Limits, Shutdown, fetch_all
 from tap_balance.config import (
     SETTINGS,
     check_settings,
+    parse_json,
     read_environment,
     read_settings,
     unknown_settings,
 )
 from tap_balance.errors import AccountError, AccountsFailedError, RunEndedError, SettingsError
 from tap_balance.snapshots import snapshot_of_run
-from tap_balance.streams import BalanceStream, complete_catalog, read_json, with_decimals
+from tap_balance.streams import BalanceStream, complete_catalog, with_decimals
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -114,11 +115,13 @@ class TapBalance(Tap):
         catalog: Catalog | Mapping[str, Any] | None = None,
         parse_env_config: bool = False,
         validate_config: bool = True,
+        handle_signals: bool = False,
         **kwargs: Any,  # noqa: ANN401
     ) -> None:
         """Check the settings, then make the tap; the arguments are those of the SDK's `Tap`.
 
         Without `validate_config`, as for `--discover`, no settings are needed or looked at.
+        With `handle_signals`, SIGINT and SIGTERM end the run in order (`Shutdown`).
 
         Raises:
             SettingsError: Something in the settings or the catalog is wrong.
@@ -143,8 +146,13 @@ class TapBalance(Tap):
         level = self.logger.level
         self.logger.setLevel(logging.WARNING)
         try:
-            # The SDK's own check would show values.
-            super().__init__(config=settings, catalog=catalog, validate_config=False, **kwargs)
+            with signals_held():
+                # The SDK's own check would show values.
+                super().__init__(config=settings, catalog=catalog, validate_config=False, **kwargs)
+                if handle_signals:
+                    # In place of the SDK's, which exits with status 0 and loses the failure.
+                    for signum in (signal.SIGINT, signal.SIGTERM):
+                        signal.signal(signum, self.shutdown.handle_signal)
         finally:
             self.logger.setLevel(level)
 
@@ -238,12 +246,8 @@ class TapBalance(Tap):
             SettingsError: Something in the settings or the environment is wrong.
         """
         settings = read_settings(sources, cls.config_jsonschema)
-        with signals_held(), naming_stream_maps(settings):
-            tap = cls(config=settings, **kwargs)
-            # In place of the SDK's handler, which exits with status 0 and loses the failure.
-            for signum in (signal.SIGINT, signal.SIGTERM):
-                signal.signal(signum, lambda signum, _: tap.shutdown.handle_signal(signum))
-        return tap
+        with naming_stream_maps(settings):
+            return cls(config=settings, handle_signals=True, **kwargs)
 
     @classmethod
     def invoke(  # type: ignore[override]
@@ -266,12 +270,18 @@ class TapBalance(Tap):
             cls.print_about(about_format)
             return
         cls.print_version(print_fn=cls.logger.info)
-        bookmarks = read_json(state) if state else {}
+        try:
+            selection = parse_json(catalog.read()) if catalog else None
+        except ValueError as error:
+            msg = f"--catalog: the file {error}; make one with --discover"
+            raise SettingsError(msg) from None
+        bookmarks = None
+        with contextlib.suppress(ValueError):
+            bookmarks = parse_json(state.read() or "{}") if state else {}
         if not isinstance(bookmarks, dict):
             # No state decides what is read, so a bad one is not worth the loss of a snapshot.
             cls.logger.warning("--state: the file is not a Singer state; it is ignored.")
             bookmarks = {}
-        selection = complete_catalog(read_json(catalog)) if catalog else None
         tap = cls.from_command_line(config, state=bookmarks, catalog=selection)
         stream = cast("BalanceStream", tap.streams[BalanceStream.name])
         maps = tap.mapper.stream_maps.get(BalanceStream.name, [])
@@ -296,6 +306,8 @@ class TapBalance(Tap):
         """Make the command; `--test` takes a choice and has a text of its own."""
         command = super().get_singer_command()
         for option in command.params:
+            if option.name in {"catalog", "state"}:
+                option.type = click.File(encoding="utf-8-sig", errors="replace")
             if isinstance(option, click.Option) and option.name == "test":
                 option.type = click.Choice(["all", "schema"])
                 option.default = None

@@ -64,15 +64,25 @@ def test_a_catalog_without_metadata_selects_all(
     assert len(run.of_type("STATE")) == 1
 
 
-@pytest.mark.parametrize("content", ["{", "[]", '{"streams": 5}', '{"streams": [{}]}'])
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        (b"", "is not JSON (line 1, column 1)"),
+        (b"{", "is not JSON (line 1, column 2)"),
+        (b"\xff", "is not JSON (line 1, column 1)"),
+        (b"[]", "is not a Singer catalog"),
+        (b'{"streams": 5}', "is not a Singer catalog"),
+        (b'{"streams": [{}]}', "is not a Singer catalog"),
+    ],
+)
 def test_what_is_no_catalog_is_refused(
-    run_tap: Callable[..., Run], sandbox: Sandbox, tmp_path: Path, content: str
+    run_tap: Callable[..., Run], sandbox: Sandbox, tmp_path: Path, content: bytes, problem: str
 ) -> None:
     path = tmp_path / "catalog.json"
-    path.write_text(content)
+    path.write_bytes(content)
     run = run_tap(settings_of(sandbox.url, "example"), "--catalog", str(path))
     assert run.status == 1
-    assert "is not a Singer catalog" in run.errors[0]
+    assert run.errors[0] == f"--catalog: the file {problem}; make one with --discover"
 
 
 def deselect_the_stream(catalog: dict[str, Any]) -> None:

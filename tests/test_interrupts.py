@@ -299,3 +299,28 @@ def test_an_account_that_was_refused_before_the_signal_is_named(
     assert [json.loads(line)["type"] for line in stdout.splitlines()] == ["SCHEMA", "STATE"]
     assert "terminated by SIGTERM" in stderr
     assert "account 'last'" not in stderr
+
+
+@pytest.mark.parametrize("end", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_the_wait_for_a_secret(tmp_path: Path, end: signal.Signals) -> None:
+    pipe = tmp_path / "secret"
+    os.mkfifo(pipe)
+    account = {"account": "a", "dev_key": "k", "dev_secret_file": str(pipe)}
+    with started({"accounts": [account]}, tmp_path) as process:
+        assert process.stderr is not None
+        assert "tap-balance v" in process.stderr.readline()
+        time.sleep(0.5)  # until it waits for a writer
+        os.kill(process.pid, end)
+        assert process.wait(10) == -end
+
+
+def test_a_secret_may_come_through_a_pipe(sandbox: Sandbox, tmp_path: Path) -> None:
+    pipe = tmp_path / "secret"
+    os.mkfifo(pipe)
+    settings = settings_of(sandbox.url, "example")
+    (account,) = settings["accounts"]
+    secret = account.pop("dev_secret")
+    account["dev_secret_file"] = str(pipe)
+    with started(settings, tmp_path) as process:
+        pipe.write_text(secret)
+        assert process.wait(30) == 0
