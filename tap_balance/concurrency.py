@@ -9,6 +9,7 @@ import signal
 import threading
 import time
 from collections import deque
+from contextlib import suppress
 from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
 Outcome: TypeAlias = "Balance | AccountError"
 
 PROGRESS_AFTER = 10.0
-"""Seconds until a run reports its progress; then each time after twice as long."""
+"""Seconds after which an account that completes reports the progress; then after twice as long."""
 
 # Accounts in a row that could not connect, in all their attempts, after which a host is down; the
 # second is for a host that could be reached before.
@@ -76,53 +77,36 @@ def fetch_all(
     pool = _Pool(client, min(limits.max_concurrency, len(accounts)))
     queue = _Queue(accounts, limits)
     shutdown.wake = pool.wake
-    progress = _Progress(len(accounts), logger)
+    began = time.monotonic()
+    report_at = began + PROGRESS_AFTER
+    done = failed = 0
     try:
-        while progress.left:
-            if not shutdown.requested:
+        while done < len(accounts):
+            if not shutdown.end:
                 while pool.has_place and (fetch := queue.next()):
                     pool.submit(fetch)
             elif not queue.complete:
-                shutdown.check()
+                raise shutdown.end
             if queue.complete:
                 account, outcome = queue.complete.popleft()
-                progress.count(outcome)
+                done += 1
+                failed += isinstance(outcome, AccountError)
+                if (now := time.monotonic()) >= report_at:
+                    report_at = now + (now - began)
+                    counts = done, len(accounts), failed
+                    logger.info("progress: %d of %d accounts done (%d failed)", *counts)
                 yield account, outcome
-            wait = 0.0
-            if progress.left and not queue.complete and not shutdown.requested:
-                wait = min(progress.report(), queue.wait() if pool.has_place else float("inf"))
-            for fetch in pool.finished(wait):
+            more = queue.complete or shutdown.end or done == len(accounts)
+            wait = queue.wait() if pool.has_place else float("inf")
+            for fetch in pool.finished(0.0 if more else wait):
                 queue.settle(fetch)
                 if isinstance(fetch.outcome, AccountError):
                     attempt = fetch.account.name, fetch.attempts, fetch.outcome
                     logger.debug("account %r: attempt %d: %s", *attempt)
-        shutdown.check()
+        if shutdown.end:
+            raise shutdown.end
     finally:
         pool.close()
-
-
-class _Progress:
-    """Counts the accounts that are complete, and reports them now and then in a long run."""
-
-    def __init__(self, total: int, logger: logging.Logger) -> None:
-        self.left = self._total = total
-        self._failed = 0
-        self._logger = logger
-        self._began = time.monotonic()
-        self._next = PROGRESS_AFTER
-
-    def count(self, outcome: Outcome) -> None:
-        self.left -= 1
-        self._failed += isinstance(outcome, AccountError)
-
-    def report(self) -> float:
-        """Report if it is time to; return the seconds until it is again."""
-        seconds = time.monotonic() - self._began
-        if seconds >= self._next:
-            self._next = 2 * seconds
-            done = self._total - self.left, self._total, self._failed
-            self._logger.info("progress: %d of %d accounts done (%d failed)", *done)
-        return self._next - seconds
 
 
 @dataclass(eq=False, slots=True)
@@ -184,7 +168,7 @@ class _Queue:
         hosts: dict[str, _Host] = {}
         for account in accounts:
             hosts.setdefault(account.host, _Host(account.host)).accounts.append(account)
-        self._hosts = deque(hosts.values())  # those with accounts that had no attempt
+        self._hosts = list(hosts.values())  # those with accounts that had no attempt
         self._waiting: list[_Fetch] = []  # a heap
         # An attempt after one that timed out may take all its time again, so it comes last.
         self._timed_out: deque[_Fetch] = deque()
@@ -220,42 +204,18 @@ class _Queue:
         return None
 
     def _new(self, now: float) -> _Fetch | None:
-        """Take an account that has had no attempt, from the hosts in turn, or one that timed out.
+        """Take an account that has had no attempt, or, where there is none, one that timed out.
 
-        A host without responses, or one that has its share of the places, comes last.
+        It is one of the host with the fewest attempts in flight, so that hosts share the places.
+        A host that did not respond comes last.
         """
-        share = max(self._limits.max_concurrency // max(len(self._hosts), 1), 1)
-        last: _Host | None = None
-        for _ in range(len(self._hosts)):
-            host = self._hosts[0]
-            pause = host.resume_at - now
-            if host.down or pause >= self._limits.max_elapsed:
-                error = self._skipped(host, pause)
-                self.complete.extend((account, error) for account in host.accounts)
-                host.accounts.clear()
-            if not host.accounts:
-                self._hosts.popleft()
-                continue
-            self._hosts.rotate(-1)
-            if pause > 0 or host.doubtful:
-                continue
-            if not host.slow and host.in_flight < share:
-                last = host
-                break
-            if last is None or host.in_flight < last.in_flight:
-                last = host
-        if last is None:
+        self._hosts = [host for host in self._hosts if host.accounts]
+        ready = [host for host in self._hosts if host.resume_at <= now and not host.doubtful]
+        if not ready:
             return self._timed_out.popleft() if self._timed_out else None
-        last.pending += 1
-        return _Fetch(last.accounts.popleft(), last)
-
-    def _skipped(self, host: _Host, pause: float) -> AccountError:
-        """Make the error of the accounts that get no request, for what others have found out."""
-        if host.down:
-            happened = f"skipped: {host.name} could not be reached for any of the previous accounts"
-            return AccountError(happened, CHECK_NETWORK)
-        happened = f"{host.name} is rate limiting (it sent Retry-After for another account)"
-        return self._exhausted(RetriableError(happened, TOO_MANY, retry_after=pause), 0, 0.0)
+        host = min(ready, key=lambda host: (host.slow, host.in_flight))
+        host.pending += 1
+        return _Fetch(host.accounts.popleft(), host)
 
     def _exhausted(self, error: RetriableError, attempts: int, seconds: float) -> AccountError:
         """Make the error of an account whose attempts or time have run out."""
@@ -273,6 +233,13 @@ class _Queue:
         fetch.attempts += 1
         fetch.elapsed += fetch.seconds
         fetch.host.record(fetch.outcome)
+        pause = fetch.host.resume_at - time.monotonic()
+        if pause >= self._limits.max_elapsed:
+            happened = (
+                f"{fetch.host.name} is rate limiting (it sent Retry-After for another account)"
+            )
+            limited = RetriableError(happened, TOO_MANY, retry_after=pause)
+            self._skip_others(fetch.host, self._exhausted(limited, 0, 0.0))
         if isinstance(fetch.outcome, RetriableError):
             self._wait_or_complete(fetch, fetch.outcome, _wait_after(fetch.outcome, fetch.attempts))
         else:
@@ -293,10 +260,19 @@ class _Queue:
         self.complete.append((fetch.account, outcome))
         if isinstance(outcome, AccountError) and outcome.unreachable:
             host.exhausted += 1
-            if host.exhausted == host.enough:  # those that wait for an attempt need not wait
+            if host.exhausted == host.enough:
+                happened = (
+                    f"skipped: {host.name} could not be reached for any of the previous accounts"
+                )
+                self._skip_others(host, AccountError(happened, CHECK_NETWORK))
                 for waiting in self._waiting:
                     waiting.due = 0.0 if waiting.host is host else waiting.due
-                heapq.heapify(self._waiting)
+                heapq.heapify(self._waiting)  # they need not wait
+
+    def _skip_others(self, host: _Host, error: AccountError) -> None:
+        """Complete the accounts that had no attempt, by what others have found out."""
+        self.complete.extend((account, error) for account in host.accounts)
+        host.accounts.clear()
 
 
 def _timed_out(outcome: Outcome | None) -> bool:
@@ -312,29 +288,26 @@ def _wait_after(error: RetriableError, attempts: int) -> float:
 
 
 class _Pool:
-    """Threads that make one attempt after the other, started when they are needed."""
+    """Threads that make one attempt after the other."""
 
     def __init__(self, client: BalanceClient, size: int) -> None:
         self._client = client
-        self._size = size
         self._threads = self.in_flight = 0
         self._todo: SimpleQueue[_Fetch | None] = SimpleQueue()
         self._done: SimpleQueue[_Fetch | None] = SimpleQueue()
+        # Not a ThreadPoolExecutor: where the system has no thread left, its `submit` raises, and
+        # one of its threads still makes the request.
+        with suppress(RuntimeError):
+            for _ in range(size):
+                threading.Thread(target=self._work, name="balance", daemon=True).start()
+                self._threads += 1
 
     @property
     def has_place(self) -> bool:
-        return self.in_flight < self._size
+        return self.in_flight < max(self._threads, 1)
 
     def submit(self, fetch: _Fetch) -> None:
-        """Begin an attempt."""
-        # Not a ThreadPoolExecutor: where the system has no thread left, its `submit` raises, and
-        # one of its threads still makes the request.
-        if self.in_flight == self._threads:
-            try:
-                threading.Thread(target=self._work, name="balance", daemon=True).start()
-                self._threads += 1
-            except RuntimeError:
-                self._size = max(self._threads, 1)
+        """Begin an attempt; without any thread, make it."""
         self.in_flight += 1
         if self._threads:
             self._todo.put(fetch)
@@ -346,7 +319,7 @@ class _Pool:
         wait = seconds > 0
         while True:
             try:
-                fetch = self._done.get(wait, seconds)
+                fetch = self._done.get(wait, min(seconds, threading.TIMEOUT_MAX))
             except Empty:
                 return
             wait = False
@@ -383,34 +356,24 @@ class Shutdown:
     """Whether a signal has requested the end of this run.
 
     A signal must not cut a message on stdout in two, so its handler only records it and wakes the
-    main thread up; the run ends where that looks (`check`).
+    main thread up; the run ends where that looks.
     """
 
     def __init__(self) -> None:
-        self.requested = False
+        self.end: RunEndedError | None = None
         self.wake: Callable[[], None] = lambda: None
         """Ends what the main thread waits for."""
         self._requested_at = 0.0
-        self._exit_status = 0
-        self._message = ""
 
     def handle_signal(self, signum: int, _: FrameType | None = None) -> None:
         """End the run in order; another signal after two seconds ends the process on the spot."""
-        if self.requested:
-            if time.monotonic() - self._requested_at > _SAME_SIGNAL:
-                os._exit(self._exit_status)
-            return
-        self._requested_at = time.monotonic()
-        self._exit_status = 128 + signum
-        self._message = f"terminated by {signal.Signals(signum).name}"
-        self.requested = True
-        if hasattr(signal, "setitimer"):
-            # Only a reader that stopped reading can keep the main thread from coming to an end.
-            signal.signal(signal.SIGALRM, lambda *_: os._exit(self._exit_status))
-            signal.setitimer(signal.ITIMER_REAL, _READER_GRACE)
-        self.wake()
-
-    def check(self) -> None:
-        """Raise a `RunEndedError` if the run is to end."""
-        if self.requested:
-            raise RunEndedError(self._message, self._exit_status)
+        if self.end is None:
+            self.end = RunEndedError(f"terminated by {signal.Signals(signum).name}", 128 + signum)
+            self._requested_at = time.monotonic()
+            if hasattr(signal, "setitimer"):
+                # Only a reader that stopped reading can keep the main thread from an end.
+                signal.signal(signal.SIGALRM, lambda *_: os._exit(128 + signum))
+                signal.setitimer(signal.ITIMER_REAL, _READER_GRACE)
+            self.wake()
+        elif time.monotonic() - self._requested_at > _SAME_SIGNAL:
+            os._exit(self.end.exit_status)
