@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import re
+from contextlib import suppress
 from dataclasses import dataclass
-from decimal import Context, Decimal, Inexact, InvalidOperation, Overflow
+from decimal import Context, Decimal, Inexact
 from typing import Any, NoReturn
 
 FIELDS = ("balance", "gift_balance", "total_balance")
@@ -13,13 +14,11 @@ SCALE = 4
 """Decimal places of an amount: the integers are the amounts times 10**4."""
 
 _SMALLEST, _LARGEST = -(2**63), 2**63 - 1
-_LARGEST_EXPONENT = 18  # of _LARGEST
-_WHOLE = re.compile(r"-?(0|[1-9][0-9]*)")
 _DECIMAL = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?")
 _CURRENCY = re.compile(r"[A-Z]{3}")
 # Long enough for 64 bits and 4 places, short enough that no conversion can take long.
-_LONGEST_NUMBER = 40
-_EXACT = Context(prec=2 * _LONGEST_NUMBER, traps=[Inexact, InvalidOperation, Overflow])
+_LONGEST_NUMBER = 80
+_EXACT = Context(_LONGEST_NUMBER, Emin=-_LONGEST_NUMBER, Emax=_LONGEST_NUMBER, traps=[Inexact])
 
 
 class NotJSONError(ValueError):
@@ -147,28 +146,17 @@ def _x10000(body: dict[str, Any], name: str, *, places: int) -> int:
     value = body[name]
     if type(value) is int and places == 0 and _SMALLEST <= value <= _LARGEST:
         return value  # the usual case, for the sake of speed
-    wanted = "a whole number" if places == 0 else f"a decimal with {places} places"
-    msg = f"`{name}` is not {wanted}"
-    if isinstance(value, str):
-        pattern = _WHOLE if places == 0 else _DECIMAL
-        if not pattern.fullmatch(value) or len(value) > _LONGEST_NUMBER:
-            raise WrongShapeError(msg)
-    elif isinstance(value, bool) or not isinstance(value, (int, Decimal)):
-        raise WrongShapeError(msg)
-    value = Decimal(value)
-    whole = _LARGEST + 1
-    try:
-        # A number of 100 digits is too large, rather than inexact.
-        if not value or value.adjusted() + places <= _LARGEST_EXPONENT:
-            whole = int(_EXACT.quantize(_EXACT.scaleb(value, places), Decimal(1)))
-    except (InvalidOperation, Overflow):
-        pass
-    except Inexact:  # what is close to zero does not become zero either
-        raise WrongShapeError(msg) from None
-    if not _SMALLEST <= whole <= _LARGEST:
-        msg = f"`{name}` does not fit in 64 bits"
-        raise WrongShapeError(msg)
-    return whole
+    if isinstance(value, str) and _DECIMAL.fullmatch(value):
+        value = _decimal(value)
+    if isinstance(value, (int, Decimal)) and not isinstance(value, bool):
+        # What is close to a whole number does not become one: it is `Inexact`.
+        with suppress(Inexact, ValueError):
+            whole = int(_EXACT.to_integral_exact(_EXACT.scaleb(value, places)))
+            if _SMALLEST <= whole <= _LARGEST:
+                return whole
+    wanted = f"decimal with {places} places" if places else "whole number"
+    msg = f"`{name}` is not a {wanted} within 64 bits"
+    raise WrongShapeError(msg)
 
 
 def _agrees(twin: Any, value10000: int) -> bool:  # noqa: ANN401
@@ -185,9 +173,9 @@ def _integer(text: str) -> int | Decimal:
 
 def _decimal(text: str) -> Decimal:
     try:
-        return Decimal(text)
-    except InvalidOperation:  # an exponent that no computer can hold
-        return Decimal("Infinity")
+        return _EXACT.create_decimal(text)
+    except Inexact:  # more digits, or a larger exponent, than an amount can have
+        return Decimal("NaN")
 
 
 def _refuse(name: str) -> NoReturn:
