@@ -93,8 +93,8 @@ def test_what_is_not_an_sms_balance_is_refused(body: Any) -> None:  # noqa: ANN4
     [
         ({"balance": "123.45001"}, "`balance` is not a decimal with 4 places"),
         ({"balance": None}, "`balance` is not a decimal"),
-        ({"balance": "922337203685477.5808"}, "`balance` is not a decimal with 4 places within 64 bits"),
-        ({"balance": int("9" * 100)}, "`balance` is not a decimal with 4 places within 64 bits"),
+        ({"balance": "922337203685477.5808"}, "`balance` is not a .* within 64 bits"),
+        ({"balance": int("9" * 100)}, "`balance` is not a .* within 64 bits"),
         ({"currency": "dollars"}, "`currency`"),
         ({"currency": None}, "`currency`"),
         ({"balance10000": 1}, "the response has the sms format"),
