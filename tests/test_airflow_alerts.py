@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 import json
+import re
+import shutil
 import socket
+import sqlite3
 import subprocess
-import textwrap
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from typing import TYPE_CHECKING, Any
 
 import psycopg
 import pytest
+from airflow_home import Airflow
 from bank import serving
-from deployment import ACCOUNTS, PYTHON
+from deployment import PYTHON
 from pages import doc
+from parts import ROOT
 from receivers import Hook, Mail
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+    from pathlib import Path
 
-    from airflow_home import Airflow
-    from deployment import Deployment
+    import embedded
 
 pytestmark = [pytest.mark.e2e, pytest.mark.usefixtures("meltano")]
 
@@ -29,60 +33,88 @@ EMPTY = ("2", "shop", "error", "new", "account shop is empty: 0.00 USD")
 LOW = ("3", "otp", "warn", "new", "account otp is low: 9.00 USD")
 LOW_OVER = ("3", "otp", "warn", "over", "account otp is not low any more: about 20 days left")
 
-RUNS = """
-import json, os, sys
-import psycopg2
-from airflow.dag_processing.dagbag import DagBag
-
-folder = os.environ["AIRFLOW__CORE__DAGS_FOLDER"]
-sys.path.insert(0, folder)
-dag = DagBag(folder).dags["tap_balance_runway"]
-states = []
-for rows in json.loads(sys.argv[1]):
-    with psycopg2.connect(sys.argv[2]) as connection, connection.cursor() as cursor:
-        cursor.execute("DELETE FROM alerts")
-        for row in rows:
-            cursor.execute("INSERT INTO alerts VALUES (%s, %s, %s, %s, %s)", row)
-    run = dag.test(mark_success_pattern="build")
-    states.append(run.get_task_instance("alerts").state)
-print(json.dumps(states))
-"""
+NO_NOTIFIERS = "def notifiers(): return []"
+(NOTIFIERS,) = [text for _, text in doc("airflow").blocks if "def notifiers" in text]
 
 
-def run_alerts(
-    deployment: Deployment, airflow: Airflow, *tables: Sequence[tuple[str, ...]]
-) -> list[str]:
-    """Run the DAG `tap_balance_runway` for each of these states of the alerts, without dbt."""
-    done = subprocess.run(
-        [PYTHON, "-c", RUNS, json.dumps(tables), deployment.uri],
-        env=airflow.environment,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=300,
-    )
-    deployment.output = done.stdout + done.stderr
-    assert done.returncode == 0, deployment.output
-    states: list[str] = json.loads(done.stdout.splitlines()[-1])
-    return states
+class Runway:
+    """Runs of the DAG `tap_balance_runway`, without dbt."""
+
+    def __init__(self, airflow: Airflow, process: subprocess.Popen[str], uri: str) -> None:
+        self.airflow = airflow
+        self.process = process
+        self.uri = uri
+        self.connections: dict[str, str] = {}
+        self.notifiers = NO_NOTIFIERS
+
+    @property
+    def log(self) -> str:
+        return (self.airflow.home / "runs.log").read_text()
+
+    def forget(self) -> None:
+        """Begin like an Airflow that has never run it."""
+        self.connections, self.notifiers = {}, NO_NOTIFIERS
+        with closing(sqlite3.connect(self.airflow.home / "airflow.db")) as metadata, metadata:
+            metadata.execute("DELETE FROM variable")
+
+    def run(self, *tables: Sequence[tuple[str, ...]]) -> list[str]:
+        """Run it for each of these states of the alerts, and return those of its task."""
+        assert self.process.stdin
+        assert self.process.stdout
+        states = []
+        for rows in tables:
+            with psycopg.connect(self.uri) as connection:
+                connection.execute("DELETE FROM alerts")
+                for row in rows:
+                    connection.execute("INSERT INTO alerts VALUES (%s, %s, %s, %s, %s)", row)
+            print(json.dumps([self.connections, self.notifiers]), file=self.process.stdin)
+            states.append(self.process.stdout.readline().strip())
+        return states
 
 
-@pytest.fixture
-def airflow(deployment: Deployment) -> Airflow:
-    with psycopg.connect(deployment.uri) as connection:
+@pytest.fixture(scope="module")
+def started(
+    airflow_database: Path, postgres: embedded.Postgres, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Runway]:
+    home = tmp_path_factory.mktemp("alerts")
+    shutil.copy(airflow_database, home)
+    made = postgres.create_database("alerts")
+    with psycopg.connect(made.uri) as connection:
         connection.execute(
             "CREATE TABLE alerts "
             "(alert_id text, account text, severity text, state text, message text)"
         )
-    return deployment.airflow({"TAP_BALANCE_ACCOUNTS": ACCOUNTS}, alerts="alerts")
+    destination = {"conn_type": "postgres", "host": made.socket_folder, "login": "postgres"}
+    airflow = Airflow(
+        home, {}, {**destination, "schema": "alerts"}, {"RETRIES": "0"}, {"alerts": "alerts"}
+    )
+    with (
+        (home / "runs.log").open("w") as stderr,
+        subprocess.Popen(
+            [PYTHON, ROOT / "tests" / "support" / "runway_runs.py"],
+            env=airflow.environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=stderr,
+            text=True,
+            bufsize=1,
+        ) as process,
+    ):
+        yield Runway(airflow, process, made.uri)
+        assert process.stdin
+        process.stdin.close()
 
 
 @pytest.fixture
-def receivers(airflow: Airflow) -> Iterator[tuple[Hook, Mail]]:
+def runway(started: Runway) -> Runway:
+    started.forget()
+    return started
+
+
+@pytest.fixture
+def receivers(runway: Runway) -> Iterator[tuple[Hook, Mail]]:
     """The notifiers of the page, and what they send to."""
-    settings = airflow.dags / "tap_balance_airflow" / "settings.py"
-    (notifiers,) = [text for _, text in doc("airflow").blocks if "def notifiers" in text]
-    settings.write_text(f"{settings.read_text()}\n\n{textwrap.dedent(notifiers)}")
+    runway.notifiers = NOTIFIERS
     with ExitStack() as stack:
         hook, mail = stack.enter_context(Hook()), stack.enter_context(Mail())
         stack.enter_context(serving(hook))
@@ -99,17 +131,17 @@ def receivers(airflow: Airflow) -> Iterator[tuple[Hook, Mail]]:
             },
         }
         for name, connection in connections.items():
-            airflow.environment[f"AIRFLOW_CONN_{name.upper()}"] = json.dumps(connection)
+            runway.connections[f"AIRFLOW_CONN_{name.upper()}"] = json.dumps(connection)
         yield hook, mail
 
 
 def test_each_change_of_an_accounts_state_is_one_message_through_every_notifier(
-    deployment: Deployment, airflow: Airflow, receivers: tuple[Hook, Mail]
+    runway: Runway, receivers: tuple[Hook, Mail]
 ) -> None:
     hook, mail = receivers
     history = [[], [CRITICAL], [CRITICAL], [EMPTY, LOW], [LOW], [LOW_OVER], [LOW_OVER]]
-    states = run_alerts(deployment, airflow, *history)
-    assert states == ["success"] * len(history), deployment.output
+    states = runway.run(*history)
+    assert states == ["success"] * len(history), runway.log
     messages = [
         CRITICAL[4],
         f"{EMPTY[4]}\n{LOW[4]}",
@@ -128,27 +160,28 @@ def test_each_change_of_an_accounts_state_is_one_message_through_every_notifier(
 
 
 def test_a_message_that_nobody_got_is_sent_by_the_next_run(
-    deployment: Deployment, airflow: Airflow, receivers: tuple[Hook, Mail]
+    runway: Runway, receivers: tuple[Hook, Mail]
 ) -> None:
     hook, mail = receivers
-    reached = dict(airflow.environment)
+    reached = dict(runway.connections)
     for name in ("AIRFLOW_CONN_SLACK", "AIRFLOW_CONN_WEBHOOK", "AIRFLOW_CONN_SMTP_DEFAULT"):
-        airflow.environment[name] = reached[name].replace("127.0.0.1", "127.0.0.1.invalid")
-    assert run_alerts(deployment, airflow, [CRITICAL]) == ["failed"]
+        # Nothing listens there. (To look a name up that does not exist can take long.)
+        runway.connections[name] = re.sub(r":[ ]?\d{4,}", ":1", reached[name])
+    assert runway.run([CRITICAL]) == ["failed"]
     assert mail.received == hook.received == []
-    airflow.environment.update(reached)
-    assert run_alerts(deployment, airflow, [CRITICAL]) == ["success"]
+    runway.connections.update(reached)
+    assert runway.run([CRITICAL]) == ["success"]
     assert [path.split("/")[1] for path, _ in hook.received] == ["slack", "hook"]
 
 
 def test_a_broken_notifier_is_reported_once_by_the_others_without_its_url(
-    deployment: Deployment, airflow: Airflow, receivers: tuple[Hook, Mail]
+    runway: Runway, receivers: tuple[Hook, Mail]
 ) -> None:
     hook, mail = receivers
-    slack = airflow.environment["AIRFLOW_CONN_SLACK"]
-    airflow.environment["AIRFLOW_CONN_SLACK"] = slack.replace("127.0.0.1", "127.0.0.1:1/")
-    states = run_alerts(deployment, airflow, [CRITICAL], [CRITICAL])
-    assert states == ["failed", "success"], deployment.output
+    slack = runway.connections["AIRFLOW_CONN_SLACK"]
+    runway.connections["AIRFLOW_CONN_SLACK"] = slack.replace("127.0.0.1", "127.0.0.1:1/")
+    states = runway.run([CRITICAL], [CRITICAL])
+    assert states == ["failed", "success"], runway.log
     subjects = [subject for subject, _ in mail.received]
     assert subjects[0] == CRITICAL[4]
     assert subjects[1].startswith(
@@ -159,8 +192,8 @@ def test_a_broken_notifier_is_reported_once_by_the_others_without_its_url(
 
 
 def test_without_notifiers_the_task_fails_once_for_an_account_in_trouble(
-    deployment: Deployment, airflow: Airflow
+    runway: Runway,
 ) -> None:
-    states = run_alerts(deployment, airflow, [LOW], [LOW, CRITICAL], [LOW, CRITICAL], [])
-    assert states == ["success", "failed", "success", "success"], deployment.output
-    assert f"AirflowFailException: {CRITICAL[4]}\n" in deployment.output
+    states = runway.run([LOW], [LOW, CRITICAL], [LOW, CRITICAL], [])
+    assert states == ["success", "failed", "success", "success"], runway.log
+    assert f"AirflowFailException: {CRITICAL[4]}\n" in runway.log

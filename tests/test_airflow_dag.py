@@ -10,9 +10,10 @@ import subprocess
 from typing import TYPE_CHECKING, Any
 
 import pendulum
+import psycopg
 import pytest
 from airflow_home import Airflow, copy_dags
-from deployment import ACCOUNTS, PYTHON
+from deployment import ACCOUNTS, PYTHON, account
 from pages import doc
 from parts import ROOT
 
@@ -22,6 +23,8 @@ from tap_balance.snapshots import parse_interval, start_of_interval, utc_seconds
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
+
+    import embedded
 
 pytestmark = [pytest.mark.e2e, pytest.mark.usefixtures("meltano")]
 
@@ -276,6 +279,42 @@ def test_a_wrong_connection_is_one_line_without_its_values(
     )
 
 
+def test_check_names_each_row_that_was_lost_and_publish_is_skipped_where_none_can_be_read(
+    call: Callable[..., Any], postgres: embedded.Postgres
+) -> None:
+    lost = [{"account": name} for name in ("lost", "never loaded")]
+    assert call("connect", {"TAP_BALANCE_ACCOUNTS": [*ACCOUNTS, *lost]}) == "connected"
+    [shape] = call("plan", 3600, 60, 1)
+    assert shape["snapshot_at"] == "1970-01-01T01:00:00Z"
+    postgres = postgres.create_database("checked")
+    connection = {"conn_type": "postgres", "host": postgres.socket_folder, "login": "postgres"}
+    call("connect_destination", {**connection, "schema": "checked"})
+    at = f"AirflowException: connection 'tap_balance_destination' on {HOST}: "
+    assert call("check", shape).startswith(f'{at}UndefinedTable: relation "tap_balance.balance"')
+    assert call("publish").startswith("AirflowSkipException: connection 'tap_balance_destination'")
+    with psycopg.connect(postgres.uri) as database:
+        database.execute("CREATE SCHEMA tap_balance")
+        database.execute(
+            "CREATE TABLE tap_balance.balance (snapshot_id text PRIMARY KEY, snapshot_at timestamp)"
+        )
+        add = "INSERT INTO tap_balance.balance VALUES (%s || '@' || %s, %s)"
+        for entry in ACCOUNTS:
+            database.execute(add, (entry["account"], shape["snapshot_at"], "1970-01-01 01:00"))
+        database.execute(add, ("lost", "1970-01-01T00:00:00Z", "1970-01-01 00:00"))
+    assert call("publish") is None
+    assert call("check", shape) == (  # no retry brings them back
+        "AirflowFailException: 2 of 5 rows are missing: lost@1970-01-01T01:00:00Z; "
+        "never loaded@1970-01-01T01:00:00Z"
+    )
+    assert call("check", shape | {"snapshot_at": "1970-01-01T00:00:00Z"}).startswith(
+        "AirflowFailException: 4 of 5 rows are missing: "
+    )
+    with psycopg.connect(postgres.uri) as database:
+        for name in ("lost", "never loaded"):
+            database.execute(add, (name, shape["snapshot_at"], "1970-01-01 01:00"))
+    assert call("check", shape) is None
+
+
 def test_what_is_not_found_is_retried_as_the_secrets_backend_may_be_down(
     call: Callable[..., Any],
 ) -> None:
@@ -362,6 +401,16 @@ def plugin(event: str, level: str = "info") -> str:
 
 def dbt(message: str, level: str) -> str:
     return plugin(json.dumps({"info": {"level": level, "msg": message}}))
+
+
+def test_a_secret_in_a_line_of_a_plugin_is_masked_before_it_is_logged(
+    call: Callable[..., Any],
+) -> None:
+    """LocalExecutor copies a task's log to its own stdout, and Airflow does not mask that."""
+    assert call("connect", {"TAP_BALANCE_ACCOUNTS": [account("shop", "x")]}) == "connected"
+    assert call("causes", plugin(f"account '{SECRET}': HTTP 401", "error")) == [
+        "account '***': HTTP 401"
+    ]
 
 
 @pytest.mark.parametrize(

@@ -56,7 +56,7 @@ except AirflowTaskTimeout:
     load.on_kill()
     sys.exit("time-out")
 except Exception as error:
-    sys.exit(str(error))
+    sys.exit(f"{type(error).__name__}: {error}")
 """
 
 
@@ -172,7 +172,10 @@ def waiting(
 @pytest.mark.parametrize(
     ("signum", "outcome"),
     [
-        (signal.SIGTERM, r"shard 1/1 on .*: (.*SIGTERM.*|Meltano ended with status -?[1-9]\d*)"),
+        (
+            signal.SIGTERM,
+            r"AirflowException: shard 1/1 .*: (.*SIGTERM.*|Meltano ended with status -?[1-9]\d*)",
+        ),
         (signal.SIGALRM, "time-out"),
     ],
     ids=["Airflow ends the task", "the execution time-out"],
@@ -215,13 +218,29 @@ def test_what_a_killed_task_leaves_is_private_and_goes_when_any_other_starts(
     assert list(temporary.iterdir()) == [of_another_host]
 
 
+def test_a_destination_that_is_down_is_retried_and_named(
+    deployment: Deployment, airflow: Airflow
+) -> None:
+    nowhere = "postgresql+psycopg://postgres@/postgres?host=/nowhere"
+    run = start(deployment, airflow, env={"TARGET_POSTGRES_SQLALCHEMY_URL": nowhere})
+    output, _ = run.communicate(timeout=120)
+    message = output.rpartition("AirflowException: ")[2].splitlines()[0]
+    assert message.startswith(f"shard 1/1 on {HOST}: (psycopg.OperationalError) ")
+    assert 'connection to server on socket "/nowhere/.s.PGSQL.5432" failed' in message
+    assert "stdout" not in message  # what follows from it
+
+
 def test_a_project_that_is_not_on_the_worker_is_named(
     deployment: Deployment, airflow: Airflow
 ) -> None:
     run = start(deployment, airflow, project="/nowhere")
     output, _ = run.communicate(timeout=60)
     # The shells of Debian and of others differ.
-    assert re.search(f"^shard 1/1 on {HOST}: sh: (line )?1: cd: .*/nowhere", output, re.MULTILINE)
+    assert re.search(
+        f"^AirflowException: shard 1/1 on {HOST}: sh: (line )?1: cd: .*/nowhere",
+        output,
+        re.MULTILINE,
+    )
     run = start(deployment, airflow, project="/")
     output, _ = run.communicate(timeout=60)
     assert f"shard 1/1 on {HOST}: Error: `meltano run` must be run inside a Meltano proj" in output

@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
+import json
 import re
+import shutil
 import signal
+import sqlite3
 import time
-from contextlib import suppress
+from contextlib import closing, suppress
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+import psutil
 import pytest
+from bank import serving
 from deployment import processes_with, secrets_below
 from history import ACCOUNTS
 from pages import README
 from parts import ROOT
+from receivers import Hook
 from runners import demo
+
+if TYPE_CHECKING:
+    import subprocess
 
 pytestmark = [pytest.mark.e2e, pytest.mark.usefixtures("meltano")]
 
@@ -87,14 +98,91 @@ def test_an_interrupted_demo_stops_what_it_started(signum: signal.Signals, statu
 
 
 AIRFLOW_HOME = ROOT / "demo-output" / "airflow"
+WATCHED = str(ROOT / "tests" / "support" / "watched_demo.py")
 OF_THE_AIRFLOW_DEMO = f"TMPDIR={AIRFLOW_HOME / 'tmp'}"
 
 
-def test_the_demo_shows_a_scheduled_run_and_its_rows_and_leaves_nothing_running() -> None:
-    with demo("airflow_demo.py", OF_THE_USER) as process:
-        stdout, stderr = process.communicate(timeout=240)
-    assert process.returncode == 0, stdout + stderr
-    assert stderr == ""
+LOST = """
+import time
+from airflow.providers.http.notifications.http import HttpNotifier
+from airflow.sdk import dag, task
+from tap_balance_airflow import pipeline, settings
+
+settings.notifiers = lambda: [HttpNotifier(http_conn_id="hook", json={"text": "{{ message }}"})]
+
+@dag(schedule="@once", default_args={"on_failure_callback": pipeline.notify_failure})
+def lost():
+    @task
+    def wait():
+        time.sleep(600)
+    wait()
+
+lost()
+"""
+
+
+@dataclass
+class Watched:
+    """What a run of the demo has printed, and the messages of the DAG beside."""
+
+    status: int
+    stdout: str
+    stderr: str
+    messages: list[tuple[str, Any]]
+
+
+def lose_the_worker(demo: subprocess.Popen[str], metadata: Path) -> None:
+    """Kill the worker of `lost.wait` with its task, and let Airflow notice it at once."""
+    deadline = time.monotonic() + 120
+    running = (
+        "SELECT pid FROM task_instance WHERE dag_id = 'lost' AND state = 'running' AND pid > 0"
+    )
+    found: list[tuple[int]] = []
+    while not found:
+        assert demo.poll() is None, demo.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+        with suppress(sqlite3.OperationalError), closing(sqlite3.connect(metadata)) as connection:
+            found = connection.execute(running).fetchall()
+    process = psutil.Process(found[0][0])
+    for each in (process.parent(), process):
+        assert each
+        each.kill()
+    with closing(sqlite3.connect(metadata, timeout=30)) as connection, connection:
+        connection.execute(
+            "UPDATE task_instance SET last_heartbeat_at = '2026-01-01 00:00:00.000000' "
+            "WHERE dag_id = 'lost'"
+        )
+
+
+@pytest.fixture(scope="module")
+def watched(tmp_path_factory: pytest.TempPathFactory) -> Watched:
+    folder = tmp_path_factory.mktemp("watched")
+    (folder / "lost.py").write_text(LOST)
+    shutil.rmtree(AIRFLOW_HOME, ignore_errors=True)
+    with Hook() as hook, serving(hook):
+        more = {
+            "AIRFLOW_CONN_HOOK": json.dumps(
+                {"conn_type": "http", "host": f"http://127.0.0.1:{hook.server_port}"}
+            )
+        }
+        arguments = [str(folder / "lost.py"), str(folder / "seen"), json.dumps(more)]
+        with demo(WATCHED, OF_THE_USER, *arguments) as process:
+            lose_the_worker(process, AIRFLOW_HOME / "airflow.db")
+            deadline = time.monotonic() + 60
+            while not hook.received and time.monotonic() < deadline:
+                time.sleep(0.1)
+            (folder / "seen").touch()
+            stdout, stderr = process.communicate(timeout=240)
+        return Watched(process.returncode, stdout, stderr, hook.received)
+
+
+def test_the_demo_shows_a_scheduled_run_and_its_rows_and_leaves_nothing_running(
+    watched: Watched,
+) -> None:
+    stdout = watched.stdout
+    assert watched.status == 0, stdout + watched.stderr
+    assert watched.stderr == ""
     for task in ("plan", "load +1/2", "load +2/2", "check", "publish"):
         assert re.search(rf"tap_balance +{task} +success \(try", stdout)
     for task in ("build", "alerts"):
@@ -103,8 +191,21 @@ def test_the_demo_shows_a_scheduled_run_and_its_rows_and_leaves_nothing_running(
         assert re.search(rf"^ {name}@\d{{4}}-\d\d-\d\dT\d\d:\d\d:00Z ", stdout, re.MULTILINE)
     logs = {path.parent.name for path in (AIRFLOW_HOME / "logs").rglob("attempt=1.log")}
     assert {"map_index=0", "map_index=1", "task_id=check"} <= logs
-    assert secrets_below(AIRFLOW_HOME) == []
     assert processes_with(OF_THE_AIRFLOW_DEMO, AIRFLOW_HOME) == []
+
+
+@pytest.mark.usefixtures("watched")
+def test_no_secret_is_in_a_log_or_the_metadata_when_all_log_what_they_can() -> None:
+    logs = [path for path in AIRFLOW_HOME.rglob("*.log") if b"DEBUG" in path.read_bytes().upper()]
+    assert logs
+    assert secrets_below(AIRFLOW_HOME) == []
+
+
+def test_a_worker_that_is_lost_is_a_message(watched: Watched) -> None:
+    """The DAG processor sends it, as the task itself is gone."""
+    assert {body["text"] for _, body in watched.messages} == {
+        "lost.wait: its worker was lost; see the log"
+    }
 
 
 def test_an_interrupted_demo_ends_airflow_and_what_it_runs() -> None:

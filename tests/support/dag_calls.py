@@ -24,6 +24,7 @@ def main() -> None:
         settings.cron,
         causes,
         connect,
+        connect_destination,
         disconnect,
         fail,
         notify_failure_of,
@@ -45,6 +46,11 @@ def connect(extra: object) -> str:
     connection = {"conn_type": "generic", "extra": extra}
     os.environ["AIRFLOW_CONN_TAP_BALANCE"] = json.dumps(connection)
     return "connected" if pipeline.read_environment() else ""
+
+
+def connect_destination(connection: dict[str, str]) -> None:
+    """Use this connection to the destination."""
+    os.environ["AIRFLOW_CONN_TAP_BALANCE_DESTINATION"] = json.dumps(connection)
 
 
 def disconnect() -> None:

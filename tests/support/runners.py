@@ -261,10 +261,12 @@ class Destination:
 
 
 @contextmanager
-def demo(script: str, env: Mapping[str, str] | None = None) -> Iterator[subprocess.Popen[str]]:
+def demo(
+    script: str, env: Mapping[str, str] | None = None, *arguments: str
+) -> Iterator[subprocess.Popen[str]]:
     """Start one of the demos, and end it where the test fails."""
     with subprocess.Popen(
-        [sys.executable, ROOT / "demo" / script],
+        [sys.executable, ROOT / "demo" / script, *arguments],
         cwd=ROOT,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
