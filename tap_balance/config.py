@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import json
-import math
 import os
 import re
 from importlib.resources import files
@@ -87,61 +86,30 @@ def _read_config_file(path: str) -> dict[str, Any]:
         # Somebody has put the settings there; a path is shown, and they must not be.
         msg = "--config: is not a path; write the settings into a file, or use --config=ENV"
         raise SettingsError(msg)
-    problem = "is not a JSON object"
     try:
         config = parse_json(read_text(path))
+        problem = "is not a JSON object"
     except ValueError as error:
-        problem = str(error)
-    else:
-        if isinstance(config, dict):
-            return config
+        config, problem = None, str(error)
+    if isinstance(config, dict):
+        return config
     msg = f"--config {path if path.isprintable() else ascii(path)}: {problem}"
     raise SettingsError(msg)
 
 
-def read_environment(schema: Mapping[str, Any]) -> dict[str, Any]:
-    """Read the settings from the environment (`--config=ENV`).
+def read_environment(schema: Mapping[str, Any]) -> dict[str, str]:
+    """Read the settings from the environment (`--config=ENV`), as text; CI sets some to nothing.
 
     The SDK's own reader fails without naming the variable, and it looks for a file `.env` in the
     folders above its own code, which would override what has been set.
-
-    Raises:
-        SettingsError: Some variables cannot be read as their setting's type.
     """
-    config: dict[str, Any] = {}
-    problems = []
-    for name, setting in schema["properties"].items():
-        text = os.environ.get(variable_of(name))
-        if text or (text is not None and name in _KEYS):  # CI systems set variables to nothing
-            try:
-                config[name] = _parse_variable(text, setting)
-            except ValueError as error:
-                problems.append(f"{name}: the environment variable {variable_of(name)} {error}")
-    if problems:
-        raise SettingsError(*problems)
-    return config
+    found = {name: os.environ.get(variable_of(name)) for name in schema["properties"]}
+    return {name: text for name, text in found.items() if text or (text == "" and name in _KEYS)}
 
 
 def variable_of(setting: str) -> str:
     """Name the environment variable of a setting."""
     return f"TAP_BALANCE_{setting.upper()}"
-
-
-def _parse_variable(text: str, setting: Mapping[str, Any]) -> Any:  # noqa: ANN401
-    types = setting["type"]
-    if "array" in types or "object" in types:
-        return parse_json(text)
-    value: Any = text
-    if "integer" in types:
-        value = int(text) if _INTEGER.fullmatch(text) else None
-    elif "number" in types:
-        value = float(text) if _NUMBER.fullmatch(text) else None
-    elif "boolean" in types:
-        value = _WORDS.get(text.strip().lower())
-    if value is None or value == math.inf:
-        msg = f"is not {_kind_of(setting)}"
-        raise ValueError(msg)
-    return value
 
 
 def read_text(path: str) -> str:
@@ -214,17 +182,18 @@ def check_settings(
         SettingsError: Something is wrong; each line names a setting, none shows a value.
     """
     checked = _with_defaults(given, schema)
+    problems = []
     for name, value in checked.items():
-        types = schema["properties"][name]["type"]
-        if "integer" in types and isinstance(value, float) and value.is_integer():
-            checked[name] = int(value)
-        if "number" in types and isinstance(value, str) and _NUMBER.fullmatch(value):
-            checked[name] = float(value)  # what writes a config may quote each value
+        try:
+            checked[name] = _from_text(value, schema["properties"][name]["type"])
+        except ValueError as error:  # noqa: PERF203 - each is named
+            problems.append(f"{name}: {error}")
+            checked[name] = None
     if isinstance(listed := checked.get("accounts"), list):
         checked["accounts"] = [without_nulls(entry) for entry in listed]
     # The SDK's own check puts values into its messages, and the defaults into the config.
     errors = list(DEFAULT_JSONSCHEMA_VALIDATOR(schema).iter_errors(checked))
-    problems = [_explain(error) for error in errors]
+    problems += [_explain(error) for error in errors]
     invalid = {error.path[0] for error in errors if error.path}
     for name, parse in (("snapshot_interval", parse_interval), ("shard", parse_shard)):
         if name in checked and name not in invalid and (found := _problems(parse, checked[name])):
@@ -249,6 +218,24 @@ def _with_defaults(given: Mapping[str, Any], schema: Mapping[str, Any]) -> dict[
         for name in schema["properties"]
         if given.get(name) is not None and (given[name] != "" or name in _KEYS)
     }
+
+
+def _from_text(value: Any, types: Sequence[str]) -> Any:  # noqa: ANN401
+    """Read what a text stands for: variables hold texts only, and a file may quote each value.
+
+    Raises:
+        ValueError: It is not JSON where it has to be.
+    """
+    if "integer" in types and isinstance(value, float) and value.is_integer():
+        return int(value)
+    if not isinstance(value, str) or "string" in types:
+        return value
+    if "array" in types or "object" in types:
+        return parse_json(value)
+    if "boolean" in types:
+        return _WORDS.get(value.strip().lower(), value)
+    pattern, kind = (_INTEGER, int) if "integer" in types else (_NUMBER, float)
+    return kind(value) if pattern.fullmatch(value) else value
 
 
 def _problems(check: Callable[..., object], *arguments: object) -> tuple[str, ...]:

@@ -66,18 +66,19 @@ def test_a_key_or_secret_that_is_needed_is_empty(
         read_accounts(read("ENV"))
 
 
-ODD_NUMBERS = ("1_0", "inf", "nan", "٣", "0x10", "1e400")  # Python's own `float` takes most of them
+ODD_NUMBERS = ("1_0", "inf", "nan", "٣", "0x10")  # Python's own `float` takes most of them
 
 
 @pytest.mark.parametrize(
     ("variable", "text", "problem"),
     [
-        ("max_attempts", "abc", "is not a whole number"),
-        ("max_attempts", "1_0", "is not a whole number"),
-        ("max_attempts", "٣", "is not a whole number"),
-        ("max_attempts", "2.5", "is not a whole number"),
-        *[("max_elapsed", text, "is not a number") for text in ODD_NUMBERS],
-        ("flattening_enabled", "maybe", "is not true or false"),
+        ("max_attempts", "abc", "must be a whole number"),
+        ("max_attempts", "1_0", "must be a whole number"),
+        ("max_attempts", "٣", "must be a whole number"),
+        ("max_attempts", "2.5", "must be a whole number"),
+        *[("max_elapsed", text, "must be a number") for text in ODD_NUMBERS],
+        ("max_elapsed", "1e400", "must be at most 86400"),
+        ("flattening_enabled", "maybe", "must be true or false"),
         ("accounts", " ", "is not JSON"),
         ("accounts", "[NaN]", "is not JSON"),
         ("accounts", "[" * 100_000, "is not JSON"),
@@ -89,8 +90,7 @@ def test_a_variable_that_cannot_be_read_is_named(
     monkeypatch: pytest.MonkeyPatch, variable: str, text: str, problem: str
 ) -> None:
     set_variables(monkeypatch, **KEYS | {variable: text})
-    words = f"^{variable}: the environment variable TAP_BALANCE_{variable.upper()} {problem}"
-    with pytest.raises(SettingsError, match=words):
+    with pytest.raises(SettingsError, match=f"^{variable}: {problem}"):
         read("ENV")
 
 
@@ -118,7 +118,7 @@ def test_the_last_file_wins_and_the_environment_over_files(
     first, second = tmp_path / "first.json", tmp_path / "second.json"
     first.write_text(json.dumps(KEYS | {"account": "first", "currency": "EUR", "shard": "1/1"}))
     second.write_text('\ufeff{\r\n"account": "second", "currency": "JPY"\r\n}', encoding="utf-8")
-    set_variables(monkeypatch, currency="USD", product="")
+    set_variables(monkeypatch, currency="USD", product="", shard="")
     settings = read("ENV", str(first), str(second))
     assert (settings["account"], settings["currency"]) == ("second", "USD")
     assert (settings["shard"], settings["product"]) == ("1/1", "sms")
