@@ -63,22 +63,17 @@ SETTINGS = read_schema("settings.json")
 _ACCOUNT = DEFAULT_JSONSCHEMA_VALIDATOR(SETTINGS["properties"]["accounts"]["items"])
 
 
-def read_settings(sources: Sequence[str], schema: Mapping[str, Any]) -> dict[str, Any]:
-    """Read the settings that `--config` names.
-
-    Args:
-        sources: Paths of JSON files, of which the last one wins, and "ENV" for the environment,
-            which wins over files.
-        schema: The JSON Schema of the settings, with those that the SDK adds, here and below.
+def read_files(sources: Sequence[str]) -> dict[str, Any]:
+    """Read the files that `--config` names, of which the last one wins; "ENV" is not one.
 
     Raises:
-        SettingsError: Something cannot be read.
+        SettingsError: One cannot be read, or is not a JSON object.
     """
     settings: dict[str, Any] = {}
     for path in sources:
         if path != "ENV":
             settings |= _read_config_file(path)
-    return settings | (read_environment(schema) if "ENV" in sources else {})
+    return settings
 
 
 def _read_config_file(path: str) -> dict[str, Any]:
@@ -100,8 +95,8 @@ def _read_config_file(path: str) -> dict[str, Any]:
 def read_environment(schema: Mapping[str, Any]) -> dict[str, str]:
     """Read the settings from the environment (`--config=ENV`), as text; CI sets some to nothing.
 
-    The SDK's own reader fails without naming the variable, and it looks for a file `.env` in the
-    folders above its own code, which would override what has been set.
+    The SDK's own reader looks for a file `.env` in the folders above its own code, which would
+    override what has been set. `schema`, here and below, has the settings that the SDK adds.
     """
     found = {name: os.environ.get(variable_of(name)) for name in schema["properties"]}
     return {name: text for name, text in found.items() if text or (text == "" and name in _KEYS)}

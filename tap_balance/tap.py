@@ -33,7 +33,7 @@ from tap_balance.config import (
     check_settings,
     parse_json,
     read_environment,
-    read_settings,
+    read_files,
     unknown_settings,
 )
 from tap_balance.errors import AccountError, AccountsFailedError, RunEndedError, SettingsError
@@ -137,7 +137,13 @@ class TapBalance(Tap):
             for line in unknown_settings(given, schema):
                 self.logger.warning("%s", line)
             settings = check_settings(given, schema, began)
-            self.accounts = self._enabled(read_accounts(settings))
+            listed = read_accounts(settings)
+            self.accounts = tuple(account for account in listed if account.enabled)
+            if disabled := len(listed) - len(self.accounts):
+                # Disabling is deliberate, so it fails no run, not even where nothing is left.
+                log = self.logger.info if self.accounts else self.logger.warning
+                line = "%d of %d accounts are disabled (enabled: false) and are skipped"
+                log(line, disabled, len(listed))
             # Read, they are of no more use, and stream_maps may look into the tap's config.
             settings.pop("accounts", None)
         self.snapshot_at = snapshot_of_run(settings, began)
@@ -146,7 +152,7 @@ class TapBalance(Tap):
         level = self.logger.level
         self.logger.setLevel(logging.WARNING)
         try:
-            with signals_held():
+            with signals_held(), naming_stream_maps(settings):
                 # The SDK's own check would show values.
                 super().__init__(config=settings, catalog=catalog, validate_config=False, **kwargs)
                 if handle_signals:
@@ -155,19 +161,6 @@ class TapBalance(Tap):
                         signal.signal(signum, self.shutdown.handle_signal)
         finally:
             self.logger.setLevel(level)
-
-    def _enabled(self, accounts: tuple[Account, ...]) -> tuple[Account, ...]:
-        """Leave out the accounts that are not enabled, and report how many there are."""
-        enabled = tuple(account for account in accounts if account.enabled)
-        if skipped := len(accounts) - len(enabled):
-            # Disabling is deliberate, so it fails no run, not even where nothing is left.
-            self.logger.log(
-                logging.INFO if enabled else logging.WARNING,
-                "%d of %d accounts are disabled (enabled: false) and are skipped",
-                skipped,
-                len(accounts),
-            )
-        return enabled
 
     @cached_property
     def client(self) -> BalanceClient:
@@ -245,9 +238,8 @@ class TapBalance(Tap):
         Raises:
             SettingsError: Something in the settings or the environment is wrong.
         """
-        settings = read_settings(sources, cls.config_jsonschema)
-        with naming_stream_maps(settings):
-            return cls(config=settings, handle_signals=True, **kwargs)
+        env = "ENV" in sources
+        return cls(config=read_files(sources), parse_env_config=env, handle_signals=True, **kwargs)
 
     @classmethod
     def invoke(  # type: ignore[override]
@@ -374,8 +366,8 @@ class Table:
         start = f"{name}  {product:<7}  {total:>18}  "
         indent = " " * _columns(start)
         width = max(shutil.get_terminal_size().columns, len(indent) + 30)
-        lines = textwrap.wrap(result, width - len(indent))
-        click.echo(start + f"\n{indent}".join(lines), err=True)
+        text = textwrap.fill(result, width, initial_indent=start, subsequent_indent=indent)
+        click.echo(text, err=True)
 
 
 def _printable(name: str) -> str:

@@ -10,7 +10,13 @@ import pendulum
 import pytest
 
 from tap_balance.accounts import read_accounts
-from tap_balance.config import LARGEST_FILE, check_settings, read_settings, unknown_settings
+from tap_balance.config import (
+    LARGEST_FILE,
+    check_settings,
+    read_environment,
+    read_files,
+    unknown_settings,
+)
 from tap_balance.errors import SettingsError
 from tap_balance.tap import TapBalance
 
@@ -31,7 +37,8 @@ def _no_settings_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def read(*sources: str) -> dict[str, Any]:
-    return check_settings(read_settings(sources, SCHEMA), SCHEMA, NOW)
+    variables = read_environment(SCHEMA) if "ENV" in sources else {}
+    return check_settings(read_files(sources) | variables, SCHEMA, NOW)
 
 
 def set_variables(monkeypatch: pytest.MonkeyPatch, **variables: str) -> None:
