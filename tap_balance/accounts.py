@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import ipaddress
 import os
+import re
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
@@ -24,7 +25,7 @@ from tap_balance.config import (
 from tap_balance.errors import SettingsError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Iterable, Mapping
 
     from tap_balance.config import Product
 
@@ -35,6 +36,20 @@ BASE_URLS: dict[Product, str] = {
 }
 ENDPOINT = "/v1/balance"
 _FILE = "accounts_file"
+# What must not be found in a setting: the problem, and its pattern.
+_IN_SECRETS = {
+    "is empty": r"^\Z",
+    "has leading or trailing whitespace (possibly a newline from a file); remove it": r"^\s|\s\Z",
+    "contains a control character": r"[\0-\x1f\x7f]",  # RFC 7617, section 2
+    "is not valid Unicode": r"[\ud800-\udfff]",
+}
+_PROBLEMS = {
+    "account": {
+        "is empty": r"^\s*\Z",
+        "contains a character that no database can store": r"[\0\ud800-\udfff]",
+    },
+    "dev_key": _IN_SECRETS | {"contains a colon, which HTTP Basic cannot carry": ":"},
+}
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
@@ -155,7 +170,7 @@ def _read_account(place: str, settings: Mapping[str, Any]) -> Account:
     problems = []
     for name in ("account", "dev_key", form, "base_url"):
         try:
-            texts[name] = _READERS[name](given[name])
+            texts[name] = _resolved(name, given[name])
         except ValueError as error:  # noqa: PERF203 - each is named
             problems.append(f"{place}{name}: {error}")
     if problems:
@@ -171,62 +186,32 @@ def _read_account(place: str, settings: Mapping[str, Any]) -> Account:
     )
 
 
-# Each of these takes the text of a setting and returns what it stands for; what is wrong is the
-# text of a ValueError, which does not show it.
+def _resolved(name: str, text: str) -> str:
+    """Return what the text of a setting stands for.
+
+    Raises:
+        ValueError: What is wrong with it, without showing it.
+    """
+    if name == "base_url":
+        return _balance_url(text)
+    if name == "dev_secret_file":
+        text = read_text(text)
+    elif name == "dev_secret_env":
+        # The name is not shown: it may be the secret itself in the wrong place.
+        secret = os.environ.get(text) if text.isprintable() else None
+        if secret is None:
+            msg = "the environment variable of this name is not set"
+            raise ValueError(msg)
+        text = secret
+    return _checked(text, _PROBLEMS.get(name, _IN_SECRETS))
 
 
-def _name(text: str) -> str:
-    return _checked(
-        text,
-        ("is empty", not text.strip()),
-        ("contains a character that no database can store", "\0" in text or not _is_unicode(text)),
-    )
-
-
-def _credential(text: str) -> str:
-    return _checked(
-        text,
-        ("is empty", not text),
-        (
-            "has leading or trailing whitespace (possibly a newline from a file); remove it",
-            text != text.strip(),
-        ),
-        # RFC 7617, section 2: neither part may hold a control character.
-        ("contains a control character", any(c < " " or c == "\x7f" for c in text)),
-        ("is not valid Unicode", not _is_unicode(text)),
-    )
-
-
-def _dev_key(text: str) -> str:
-    colon = "contains a colon, which HTTP Basic cannot carry"
-    return _checked(_credential(text), (colon, ":" in text))
-
-
-def _secret_of_variable(name: str) -> str:
-    # The name is not shown: it may be the secret itself in the wrong place.
-    secret = os.environ.get(name) if _is_unicode(name) else None
-    problem = "the environment variable of this name is not set"
-    return _credential(_checked(secret or "", (problem, secret is None)))
-
-
-def _secret_of_file(path: str) -> str:
-    return _credential(read_text(path))
-
-
-def _checked(text: str, *problems: tuple[str, bool]) -> str:
-    """Return the text, or raise a ValueError with the first problem that it has."""
-    for problem, found in problems:
-        if found:
+def _checked(text: str, problems: Mapping[str, str]) -> str:
+    """Return the text, or raise a ValueError with the first problem that is found in it."""
+    for problem, pattern in problems.items():
+        if re.search(pattern, text):
             raise ValueError(problem)
     return text
-
-
-def _is_unicode(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 @lru_cache
@@ -237,8 +222,7 @@ def _balance_url(base_url: str) -> str:
     up by the address (adapter, proxy, connections) is found. A path prefix is kept.
     """
     # `urlsplit` drops tabs and newlines silently, and a backslash is a slash to some.
-    odd = any(char <= " " or char in "\x7f\\" for char in base_url)
-    _checked(base_url, ("contains a space, a control character or a backslash", odd))
+    _checked(base_url, {"contains a space, a control character or a backslash": r"[\0- \x7f\\]"})
     try:
         user = "@" in urlsplit(base_url).netloc
         prepared = requests.Request("GET", base_url.rstrip("/") + ENDPOINT).prepare()
@@ -249,26 +233,17 @@ def _balance_url(base_url: str) -> str:
         msg = "is not a valid URL"
         raise ValueError(msg) from None
     plain = parts.scheme == "http" and not is_loopback(host)
-    _checked(
-        base_url,
+    for problem, found in (
         ("must not contain a user or password; use dev_key and dev_secret", user),
         ("is not an https URL with a host", not host or parts.scheme not in _DEFAULT_PORTS),
         ("must be https (http only to this machine, such as http://127.0.0.1:8642)", plain),
         ("must not contain a query or a fragment", "?" in base_url or "#" in base_url),
-    )
+    ):
+        if found:
+            raise ValueError(problem)
     if port == _DEFAULT_PORTS[parts.scheme]:
         parts = parts._replace(netloc=parts.netloc.removesuffix(f":{port}"))
     return parts.geturl()
-
-
-_READERS: Mapping[str, Callable[[str], str]] = {
-    "account": _name,
-    "dev_key": _dev_key,
-    "dev_secret": _credential,
-    "dev_secret_env": _secret_of_variable,
-    "dev_secret_file": _secret_of_file,
-    "base_url": _balance_url,
-}
 
 
 def read_accounts_file(path: str) -> list[tuple[str, Mapping[str, Any]]]:
