@@ -105,11 +105,9 @@ class _Response(http.client.HTTPResponse):
 
     def begin(self) -> None:
         super().begin()
-        while self.status < http.client.OK and self.status != http.client.SWITCHING_PROTOCOLS:
+        while self.status < http.client.OK:
             self.headers = None  # type: ignore[assignment]
             super().begin()
-        if self.status < http.client.OK:
-            self.will_close = True  # what follows is no longer HTTP
 
 
 class _Connection(HTTPConnection):

@@ -906,7 +906,7 @@ def status_faults() -> list[Fault]:
         Fault("201 with a balance", always(*http(201, BODY)), "HTTP 201: an unexpected status"),
         Fault("206 with a balance", always(*http(206, BODY)), "HTTP 206: an unexpected status"),
         Fault("500 with a balance", always(*http(500, BODY)), "HTTP 500: the server failed", 2),
-        Fault("101", always(read_request, head("HTTP/1.1 101 Switch", "Upgrade: x")), "HTTP 101: "),
+        Fault("101", always(read_request, head("HTTP/1.1 101 Switch", "Upgrade: x")), BROKE, 2),
         Fault("500 at first, then well", fails_then_works({}, 500), tries=2),
         Fault(
             "503 with Retry-After, then well",
