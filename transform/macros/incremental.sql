@@ -118,9 +118,13 @@
       end if;
     end
     $$
-  {%- else -%}
-    select 1
   {%- endif -%}
+{%- endmacro %}
+
+{#- Postgres: of a join of joins it may expect one row and get thousands, and a loop within a loop
+    then takes minutes instead of a second. Until the end of the transaction. -#}
+{% macro avoid_nested_loops() -%}
+  {{ 'set local enable_nestloop = off' if target.type == 'postgres' }}
 {%- endmacro %}
 
 {#- The table balance_changes of version 0.1, or none. -#}

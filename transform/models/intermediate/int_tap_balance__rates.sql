@@ -9,6 +9,7 @@
     unique_key=['account', 'day'],
     on_schema_change='append_new_columns',
     indexes=[{'columns': ['account', 'day']}, {'columns': ['day']}, {'columns': ['built_to']}],
+    pre_hook='{{ avoid_nested_loops() }}',
     post_hook='{{ analyze_once() }}',
   )
 }}
