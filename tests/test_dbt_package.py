@@ -84,8 +84,9 @@ def test_freshness_follows_from_the_interval(shop: Shop) -> None:
 
 
 def test_an_index_is_made_by_its_operation_only(shop: Shop) -> None:
-    assert shop.steps["index"].status == 0, shop.steps["index"].log
-    assert "balance_snapshot_at" in shop.steps["index"].log
+    for step in ("index", "index again"):
+        assert shop.steps[step].status == 0, shop.steps[step].log
+        assert "balance_snapshot_at" in shop.steps[step].log
     assert shop.query(
         "select tablename from pg_indexes where schemaname = 'raw_prepaid' "
         "and indexdef like '%(snapshot_at)'"
@@ -98,7 +99,7 @@ def test_an_index_is_made_by_its_operation_only(shop: Shop) -> None:
         ("critical above low", "critical_days (10) must not be greater than low_days (5)"),
         ("text for a list", "retired_accounts: must be a list of account names, not shop"),
         ("text for a number", "critical_days: must be a number from 0.01 to 3650, not three"),
-        ("unknown threshold", "account_thresholds of shop: unknown threshold crtical_days"),
+        ("unknown threshold", "account_thresholds of shop: unknown threshold crtical_days; known are "),
     ],
 )
 def test_wrong_variables_are_refused_in_a_sentence(shop: Shop, step: str, words: str) -> None:
@@ -110,6 +111,12 @@ def test_an_account_without_snapshots_is_warned_of(shop: Shop) -> None:
     log = shop.steps["next build"].log
     assert "account_thresholds: no snapshots of the account 'ghost'" in log
     assert "'shop eu'" not in log
+
+
+def test_no_account_at_all_is_an_alert(shop: Shop) -> None:
+    assert shop.steps["no account"].status == 0, shop.steps["no account"].log
+    assert shop.steps["no account, alerts"].status == 1
+    assert "ALERT (fail) no account has a snapshot" in shop.steps["no account, alerts"].log
 
 
 def test_rows_of_another_table_are_not_mixed_in(shop: Shop) -> None:

@@ -8,7 +8,7 @@ import subprocess
 from collections import Counter
 from contextlib import closing
 from datetime import datetime, timedelta, timezone
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import marts
 import pytest
@@ -152,29 +152,6 @@ def test_alerts_fail_or_warn_and_name_accounts_and_numbers(history: History) -> 
 
 
 @pytest.mark.parametrize("history", ["postgres"], indirect=True)
-def test_the_loaded_table_gets_an_index_only_by_the_operation(history: History) -> None:
-    names = "SELECT indexname FROM pg_indexes WHERE schemaname = 'tap_balance'"
-    assert history.warehouse.query(names) == []
-    for _ in range(2):
-        done = history.dbt("run-operation", "index_source")
-        assert done.returncode == 0, done.stdout
-        assert history.warehouse.query(names) == [("balance_snapshot_at",)]
-
-
-@pytest.mark.parametrize("history", ["postgres"], indirect=True)
-def test_no_account_at_all_is_an_alert(history: History) -> None:
-    accounts = [row[0] for row in history.builds[-1].runway]
-    chosen = ("--select", "int_tap_balance__latest+")
-    done = history.dbt("run", *chosen, retired_accounts=accounts)
-    assert done.returncode == 0, done.stdout
-    done = history.dbt("test", "--select", "tag:alert", retired_accounts=accounts)
-    assert done.returncode == 1, done.stdout
-    assert "ALERT (fail) no account has a snapshot" in done.stdout
-    # The other tests want all accounts.
-    restored = history.dbt("run", *chosen)
-    assert restored.returncode == 0, restored.stdout
-
-
 def test_a_time_before_what_is_built_is_an_error(history: History) -> None:
     done = history.dbt("run", as_of=history.builds[0].as_of)
     assert done.returncode == 1, done.stdout
@@ -196,6 +173,7 @@ def test_a_changed_setting_counts_for_all_days_that_are_replayed(history: Histor
     assert runways() == ordered(history.builds[-1].runway)
 
 
+@pytest.mark.parametrize("history", ["snowflake"], indirect=True)
 def test_a_text_reaches_the_database_as_it_is(history: History) -> None:
     text = "it's \\n a \\' \\\\ test\\"
     done = history.dbt(
@@ -209,50 +187,6 @@ def test_a_text_reaches_the_database_as_it_is(history: History) -> None:
     assert done.returncode == 0, done.stdout
     (row,) = json.loads(done.stdout[done.stdout.index("{") :])["show"]
     assert list(row.values()) == [text]
-
-
-@pytest.mark.parametrize("history", ["postgres"], indirect=True)
-@pytest.mark.parametrize(
-    ("variables", "words"),
-    [
-        (
-            {"account_thresholds": {"shop": {"low_days": 9, "critical": 5}}},
-            (
-                "account_thresholds of shop: unknown threshold critical; known are critical_days, "
-                "low_days, target_days, min_balance"
-            ),
-        ),
-        (
-            {"critical_days": 10, "low_days": 5},
-            "critical_days (10) must not be greater than low_days (5)",
-        ),
-        (
-            {"retired_accounts": "shop"},
-            "retired_accounts: must be a list of account names, not shop",
-        ),
-        ({"low_days": "soon"}, "low_days: must be a number from 0.01 to 3650, not soon"),
-    ],
-    ids=["unknown threshold", "thresholds in the wrong order", "text for a list", "no number"],
-)
-def test_a_wrong_variable_is_an_error(
-    history: History, variables: dict[str, Any], words: str
-) -> None:
-    done = history.dbt("run", "--select", "stg_tap_balance__balance", **variables)
-    assert done.returncode != 0
-    assert words in done.stdout
-
-
-@pytest.mark.parametrize("history", ["postgres"], indirect=True)
-def test_an_account_that_does_not_exist_is_a_warning(history: History) -> None:
-    done = history.dbt(
-        "run",
-        "--select",
-        "int_tap_balance__latest",
-        account_thresholds={"a0l": {"low_days": 9}, "a02": {"low_days": 7}},
-    )
-    assert done.returncode == 0, done.stdout
-    warned = re.findall("account_thresholds: no snapshots of the account '(.*?)'", done.stdout)
-    assert set(warned) == {"a0l"}
 
 
 def test_dbt_leaves_no_trace_of_telemetry(history: History) -> None:

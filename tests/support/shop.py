@@ -32,6 +32,8 @@ VERSIONS = {"1.10": "dbt-1-10", "1.11": "dbt-1-11", "1.12": "dbt"}
 CRITICAL = """O'Brien "the\\ 🛒" <!channel>"""
 """An account with two days left."""
 
+ALL = [CRITICAL, "blog", "shop", "shop eu"]
+
 DAY = 2_400_000
 """What each account burns in a day, times 10000."""
 
@@ -81,10 +83,16 @@ COMMANDS: dict[str, tuple[list[str], dict[str, object]]] = {
     "fresh": (["source", "freshness", "--select", "source:tap_balance"], {}),
     "old": (["source", "freshness"], {"tap_balance_table": "moved"}),
     "index": (["run-operation", "index_source"], {}),
+    "index again": (["run-operation", "index_source"], {}),
     "critical above low": (["compile"], {"critical_days": 10, "low_days": 5}),
     "text for a list": (["compile"], {"retired_accounts": "shop"}),
     "text for a number": (["compile"], {"critical_days": "three"}),
     "unknown threshold": (["compile"], {"account_thresholds": {"shop": {"crtical_days": 5}}}),
+    "no account": (
+        ["run", "--select", "package:tap_balance,int_tap_balance__latest+"],
+        {"retired_accounts": ALL},
+    ),
+    "no account, alerts": (["test", "--select", "tag:alert"], {"retired_accounts": ALL}),
     # After another table, the first one is refused, the second one rebuilds.
     "moved": (["build", "--select", "package:tap_balance"], {"tap_balance_table": "moved"}),
     "moved, in full": (
@@ -166,11 +174,16 @@ def in_git(folder: Path) -> dict[str, str]:
     return {"git": origin.as_uri(), "revision": "v0.1.0", "subdirectory": "transform"}
 
 
+def given(variables: dict[str, object]) -> str:
+    """JSON that is YAML too: YAML has no pairs of surrogates."""
+    return json.dumps(variables, ensure_ascii=False)
+
+
 def run(version: str, project: Path, env: dict[str, str]) -> dict[str, Step]:
     """Run all commands in one process, which loads dbt once."""
     database = {"tap_balance_database": env["SHOP_DATABASE"]}
     commands = [
-        arguments + ([] if arguments == ["deps"] else ["--vars", json.dumps(database | variables)])
+        arguments + ([] if arguments == ["deps"] else ["--vars", given(database | variables)])
         for arguments, variables in COMMANDS.values()
     ]
     found = project.parent / "found.json"
