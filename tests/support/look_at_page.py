@@ -1,8 +1,9 @@
 """Open a page in headless Chromium as several readers would.
 
-`look_at_page.py CHROMIUM PAGE FOLDER NOW ACCOUNT`, run by the Python of the venv `browser`. NOW
-is what the readers' clocks show, ISO 8601 in UTC; the history of ACCOUNT is opened. It prints what
-they saw as JSON, and leaves screenshots and the printed page.
+`look_at_page.py CHROMIUM PAGE FOLDER NOW [ACCOUNT]`, run by the Python of the venv `browser`. NOW
+is what the readers' clocks show, ISO 8601 in UTC. With ACCOUNT, they also come later and use the
+page, and open the history of that account. It prints what they saw as JSON, and leaves screenshots
+and the printed page.
 """
 
 from __future__ import annotations
@@ -65,15 +66,18 @@ TEXTS = "(selector) => [...document.querySelectorAll(selector)].map((e) => e.tex
 
 def main() -> None:
     """Look, and print what there is to see."""
-    chromium, page_path, folder, now, account = sys.argv[1:]
+    chromium, page_path, folder, now, *account = sys.argv[1:]
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(
             executable_path=chromium,
             args=["--no-sandbox", "--disable-gpu", "--disable-background-networking"],
         )
-        seen = Reader(browser, Path(page_path).resolve(), Path(folder), now, account).look()
+        reader = Reader(browser, Path(page_path).resolve(), Path(folder), now)
+        seen = reader.look()
+        for name in account:
+            seen |= {"opened": reader.opened_later(), "used": reader.use(name)}
         browser.close()
-    json.dump(seen, sys.stdout)
+    json.dump(seen | reader.noticed, sys.stdout)
 
 
 class Reader:
@@ -84,15 +88,13 @@ class Reader:
         path: The page.
         folder: Where to leave screenshots.
         now: What the reader's clock shows.
-        account: Whose history to open.
     """
 
-    def __init__(self, browser: Browser, path: Path, folder: Path, now: str, account: str) -> None:
+    def __init__(self, browser: Browser, path: Path, folder: Path, now: str) -> None:
         self._browser = browser
         self._path = path
         self._folder = folder
         self._now = now
-        self._account = account
         self._requests: list[str] = []
         self._complaints: list[str] = []
 
@@ -110,8 +112,13 @@ class Reader:
         yield page
         context.close()
 
+    @property
+    def noticed(self) -> dict[str, Any]:
+        """What was requested and complained of until now."""
+        return {"requests": len(self._requests), "complaints": self._complaints}
+
     def look(self) -> dict[str, Any]:
-        """All that the tests look at."""
+        """The first screen and the printed sheet."""
         return {
             "readers": {
                 name: self._screenshot(name, **options)
@@ -123,10 +130,6 @@ class Reader:
             },
             "print": self._print(),
             "without_scripts": self._without_scripts(),
-            "opened": self._opened_later(),
-            "used": self._use(),
-            "requests": len(self._requests),
-            "complaints": self._complaints,
         }
 
     def _screenshot(self, name: str, **options: Any) -> dict[str, Any]:  # noqa: ANN401
@@ -156,7 +159,7 @@ class Reader:
                 "warning": page.locator(".warning:visible").all_inner_texts(),
             }
 
-    def _opened_later(self) -> dict[str, Any]:
+    def opened_later(self) -> dict[str, Any]:
         """At once, two days later, and in another zone."""
         opened = {}
         later = (datetime.fromisoformat(self._now) + timedelta(days=2)).isoformat()
@@ -177,7 +180,7 @@ class Reader:
                 }
         return opened
 
-    def _use(self) -> dict[str, Any]:
+    def use(self, account: str) -> dict[str, Any]:
         """Filter, search, sort and open a history, by keyboard only, and take the list home."""
         used: dict[str, Any] = {}
         with self._opened(**DESK) as page:
@@ -194,7 +197,7 @@ class Reader:
             used["live"] = page.get_attribute(".dt-info", "aria-live")
             page.locator("#filter a").press("Enter")
             page.wait_for_selector("#filter", state="hidden")
-            page.locator("input[type=search]").press_sequentially(self._account[:2])
+            page.locator("input[type=search]").press_sequentially(account[:2])
             used["found"] = page.evaluate(TEXTS, f"{rows} > th button")
             page.locator("input[type=search]").fill("")
             page.locator("#table th [role=button]").nth(2).press("Enter")
@@ -202,7 +205,7 @@ class Reader:
             page.select_option("select", "-1")
             used["amounts"] = page.evaluate(TEXTS, f"{rows} > td:nth-child(3)")
             used["order_of_names"] = page.evaluate(TEXTS, f"{rows} > th button")
-            button = page.get_by_role("button", name=self._account, exact=True)
+            button = page.get_by_role("button", name=account, exact=True)
             button.press("Enter")
             page.wait_for_selector(CHARTS)
             used["expanded"] = button.get_attribute("aria-expanded")
