@@ -189,11 +189,7 @@ class TapBalance(Tap):
             self.bookmark |= {name: bookmark[name] for name in names if name in bookmark}
 
     def read_balances(self) -> Iterator[tuple[Account, Outcome]]:
-        """Request the balances of all accounts, and yield each account as it completes.
-
-        Raises:
-            RunEndedError: A signal came.
-        """
+        """Request the balances of all accounts, and yield each account as it completes."""
         try:
             yield from fetch_all(
                 self.client,
@@ -229,15 +225,7 @@ class TapBalance(Tap):
 
     @classmethod
     def from_command_line(cls, sources: Sequence[str], **kwargs: Any) -> TapBalance:  # noqa: ANN401
-        """Make the tap of a command, whose signals end its run in order.
-
-        Args:
-            sources: What `--config` names.
-            kwargs: As the constructor takes them.
-
-        Raises:
-            SettingsError: Something in the settings or the environment is wrong.
-        """
+        """Make the tap of a command from what `--config` names, and let signals end its run."""
         env = "ENV" in sources
         return cls(config=read_files(sources), parse_env_config=env, handle_signals=True, **kwargs)
 
@@ -299,7 +287,9 @@ class TapBalance(Tap):
         command = super().get_singer_command()
         for option in command.params:
             if option.name in {"catalog", "state"}:
-                option.type = click.File(encoding="utf-8-sig", errors="replace")
+                # Opened when it is read: `--test` reads none, and Meltano passes one along and has
+                # Python warn of open files.
+                option.type = click.File(encoding="utf-8-sig", errors="replace", lazy=True)
             if isinstance(option, click.Option) and option.name == "test":
                 option.type = click.Choice(["all", "schema"])
                 option.default = None
@@ -326,9 +316,6 @@ class TapBalance(Tap):
         """Check every account for `--test`; the SDK would stop after the first record."""
         if value is None:
             return
-        for name in ("catalog", "state"):
-            if file := ctx.params.get(name):
-                file.close()  # Meltano passes a catalog along, and has Python warn of open files
         tap = cls.from_command_line(ctx.params.get("config", ()))
         if value == "schema":
             tap.write_schemas()
