@@ -119,7 +119,7 @@ class BalanceStream(Stream):
             )
 
     def get_replication_key_signpost(self, context: Context | None = None) -> None:
-        """Set no limit to the bookmark: snapshot_at is never ahead of the run."""
+        """Set no limit to the bookmark: a scheduler's snapshot_at may be ahead of the clock."""
 
 
 def with_decimals(schema: dict[str, Any]) -> dict[str, Any]:
