@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeAlias
 from singer_sdk.typing import DEFAULT_JSONSCHEMA_VALIDATOR
 
 from tap_balance.errors import MAX_PROBLEMS, SettingsError
-from tap_balance.snapshots import parse_interval, snapshot_of_run
+from tap_balance.snapshots import snapshot_of_run
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -184,18 +184,17 @@ def check_settings(
         except ValueError as error:  # noqa: PERF203 - each is named
             problems.append(f"{name}: {error}")
             checked[name] = None
+    checked = {name: value for name, value in checked.items() if value is not None}
     if isinstance(listed := checked.get("accounts"), list):
         checked["accounts"] = [without_nulls(entry) for entry in listed]
     # The SDK's own check puts values into its messages, and the defaults into the config.
     errors = list(DEFAULT_JSONSCHEMA_VALIDATOR(schema).iter_errors(checked))
     problems += [_explain(error) for error in errors]
     invalid = {error.path[0] for error in errors if error.path}
-    for name, parse in (("snapshot_interval", parse_interval), ("shard", parse_shard)):
-        if name in checked and name not in invalid and (found := _problems(parse, checked[name])):
-            problems += found
-            invalid.add(name)
     if not invalid & {"snapshot_interval", "snapshot_at"}:
         problems += _problems(snapshot_of_run, checked, now)
+    if "shard" in checked and "shard" not in invalid:
+        problems += _problems(parse_shard, checked["shard"])
     if problems:
         raise SettingsError(*problems)
     return checked

@@ -58,6 +58,13 @@ def test_an_empty_variable_counts_as_not_set(monkeypatch: pytest.MonkeyPatch) ->
     assert account.name == "default"
 
 
+def test_null_in_a_variable_counts_as_not_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    set_variables(monkeypatch, **KEYS)
+    without = read("ENV")
+    set_variables(monkeypatch, accounts="null", stream_maps="null")
+    assert read("ENV") == without
+
+
 def test_an_empty_key_does_not_get_in_the_way_of_a_list(monkeypatch: pytest.MonkeyPatch) -> None:
     listed = json.dumps([{"account": "shop", **KEYS}])
     set_variables(monkeypatch, dev_key="", dev_secret="", accounts=listed)
