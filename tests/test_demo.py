@@ -132,8 +132,8 @@ class Watched:
 
 
 def lose_the_worker(demo: subprocess.Popen[str], metadata: Path) -> None:
-    """Kill the worker of `lost.wait` with its task, and let Airflow notice it at once."""
-    deadline = time.monotonic() + 120
+    """Kill the worker of `lost.wait` with its task, and let Airflow notice it soon."""
+    deadline = time.monotonic() + 240
     running = (
         "SELECT pid FROM task_instance WHERE dag_id = 'lost' AND state = 'running' AND pid > 0"
     )
