@@ -128,6 +128,12 @@ class Run:
         )
         return {task: (state, tries, host) for task, state, tries, host in rows}
 
+    def story(self) -> str:
+        """What became of the tasks, and the errors that the scheduler has logged of them."""
+        log = (self.cluster.home / "scheduler.log").read_text(errors="replace")
+        errors = [line for line in log.splitlines() if self.run_id in line and "error" in line]
+        return "\n".join([*map(str, sorted(self.tasks().items())), *errors, self.log("load")])
+
     def log(self, task: str) -> str:
         logs = [
             path.read_text()
@@ -149,7 +155,7 @@ EVERY_ACCOUNT_ONCE = sorted(entry["account"] for entry in ACCOUNTS)
 
 def test_the_workers_share_a_run_and_each_account_has_one_row(cluster: Cluster) -> None:
     run = Run(cluster)
-    assert run.ends() == "success", run.tasks()
+    assert run.ends() == "success", run.story()
     assert rows_of(cluster) == EVERY_ACCOUNT_ONCE
     hosts = {host for task, (_, _, host) in run.tasks().items() if task.startswith("load")}
     assert hosts == {worker.name for worker in cluster.workers}
@@ -162,7 +168,7 @@ def test_a_worker_that_is_killed_costs_a_minute_and_no_row(cluster: Cluster) -> 
     time.sleep(3)
     victim.kill()
     victim.start()
-    assert run.ends() == "success", run.tasks()
+    assert run.ends() == "success", run.story()
     assert rows_of(cluster) == EVERY_ACCOUNT_ONCE
     assert max(tries for _, tries, _ in run.tasks().values()) == 2
     assert run.lasted < 240
@@ -174,7 +180,7 @@ def test_a_worker_that_gets_sigterm_costs_no_row(cluster: Cluster) -> None:
     run.wait_for(f"task_id = 'load' AND state = 'running' AND hostname = '{victim.name}'")
     victim.terminate()
     victim.start()
-    assert run.ends() == "success", run.tasks()
+    assert run.ends() == "success", run.story()
     assert rows_of(cluster) == EVERY_ACCOUNT_ONCE
 
 
@@ -184,7 +190,7 @@ def test_a_worker_that_is_cut_off_for_a_minute_costs_no_row(cluster: Cluster) ->
     run.wait_for(f"task_id = 'load' AND state = 'running' AND hostname = '{victim.name}'")
     with victim.cut_off():
         time.sleep(60)
-    assert run.ends() == "success", run.tasks()
+    assert run.ends() == "success", run.story()
     assert rows_of(cluster) == EVERY_ACCOUNT_ONCE
 
 
@@ -194,7 +200,7 @@ def test_a_broker_that_is_gone_and_empty_then_costs_no_row(cluster: Cluster) -> 
     cluster.stop_broker()
     time.sleep(OUTAGE)
     cluster.start_broker()
-    assert run.ends() == "success", run.tasks()
+    assert run.ends() == "success", run.story()
     assert rows_of(cluster) == EVERY_ACCOUNT_ONCE
 
 
@@ -203,7 +209,7 @@ def test_a_destination_that_is_gone_costs_no_row(cluster: Cluster) -> None:
     run.wait_for("task_id = 'load' AND state = 'running'")
     with cluster.destination.closed():
         time.sleep(OUTAGE)
-    assert run.ends() == "success", run.tasks()
+    assert run.ends() == "success", run.story()
     assert rows_of(cluster) == EVERY_ACCOUNT_ONCE
 
 
@@ -217,7 +223,7 @@ def test_a_worker_with_an_older_accounts_file_fails_and_is_named(cluster: Cluste
     finally:
         stale.accounts.write_text(text)
     # Whoever has planned, some shard or the check has met the other list.
-    assert state == "failed", run.tasks()
+    assert state == "failed", run.story()
     logs = "".join(run.log(task) for task in ("load", "check"))
     assert re.search(
         r"worker-\d has other accounts than the plan of this run: \d+ \(.*, planned \d+ \(",
