@@ -47,7 +47,7 @@ def test_the_unit_tests_pass_with_every_variable_fixed(history: History, tmp_pat
     assert fixed == given
     done = dbt_in(project, history.warehouse, tmp_path, "test", "--select", "test_type:unit")
     assert done.returncode == 0, done.stdout
-    assert "PASS=17 WARN=0 ERROR=0 SKIP=0" in done.stdout
+    assert "PASS=18 WARN=0 ERROR=0 SKIP=0" in done.stdout
 
 
 def test_changes_are_what_python_finds(history: History) -> None:

@@ -45,6 +45,8 @@ class _Account:
         moment = START + timedelta(hours=hour)
         if self.kind == 8 or hour == self.first:
             return 0
+        if self.number == 27 and hour < HOURS - 272:  # idle for long
+            return 0
         if self.kind == 9:  # campaigns, twice a week
             used = self.daily * 3 if moment.hour == 9 and moment.weekday() in {1, 3} else 0
         else:

@@ -252,11 +252,14 @@ class Rate:
 def rate(known: Mapping[date, int], day: date) -> Rate | None:
     """The estimate of one day, from the complete days before it."""
     ages = [age for age in range(1, WINDOW + 1) if day - age * DAY in known]
-    if len(ages) < NEW:
+    complete_days = len(ages)
+    if complete_days < NEW:
         return None
     burn = {age: known[day - age * DAY] for age in ages}
     highest = max(burn.values())
-    second = sorted(burn.values())[-2]
+    while ages[-1] > 3 and highest and not burn[ages[-1]]:  # before the first day that burned
+        burn.pop(ages.pop())
+    second = _second(burn.values())
     if second:
         top = next(age for age in ages if burn[age] == highest)
         burn[top] = second
@@ -303,7 +306,7 @@ def rate(known: Mapping[date, int], day: date) -> Rate | None:
     if differs:
         change = min(differs * MILLION // smaller, 2 * MILLION) if smaller else 2 * MILLION
     return Rate(
-        len(ages),
+        complete_days,
         highest,
         -(-typical * both // MILLION**2),
         [(typical if mean is None else mean) * both // MILLION for mean in means],

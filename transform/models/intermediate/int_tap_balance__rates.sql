@@ -68,11 +68,13 @@ placed as (
     past.*,
     mod(28 - age, 7) as ahead,
     row_number() over (partition by account, day order by burn10000 desc, age asc) as place,
-    lead(burn10000) over (partition by account, day order by burn10000 desc, age asc) as next10000
+    lead(burn10000) over (partition by account, day order by burn10000 desc, age asc) as next10000,
+    max(case when burn10000 > 0 then age end) over (partition by account, day) as first_burn_age
   from past
 ),
 
--- The highest day is capped at the second highest, unless that one burned nothing.
+-- Days before the first that burned are null, except for the last three. The highest day is capped at
+-- the second highest, unless that one burned nothing.
 capped as (
   select
     account,
@@ -80,7 +82,11 @@ capped as (
     age,
     ahead,
     burn10000 as uncapped10000,
-    case when place = 1 and next10000 > 0 then next10000 else burn10000 end as burn10000
+    case
+      when age > greatest(3, coalesce(first_burn_age, age)) then null
+      when place = 1 and next10000 > 0 then next10000
+      else burn10000
+    end as burn10000
   from placed
 ),
 
@@ -89,15 +95,16 @@ sums as (
     account,
     day,
     count(*) as complete_days,
+    count(burn10000) as counted_days,
     max(uncapped10000) as highest10000,
-    sum(case when age <= 7 then burn10000 else 0 end) as last_burn10000,
-    sum(case when age > 7 then burn10000 else 0 end) as older_burn10000,
-    sum(case when age <= 7 then 1 else 0 end) as last_days,
-    sum(case when age > 7 then 1 else 0 end) as older_days
+    coalesce(sum(case when age <= 7 then burn10000 end), 0) as last_burn10000,
+    coalesce(sum(case when age > 7 then burn10000 end), 0) as older_burn10000,
+    count(case when age <= 7 then burn10000 end) as last_days,
+    count(case when age > 7 then burn10000 end) as older_days
     {%- for k in weekdays %},
     sum(case when ahead = {{ k }} then burn10000 end) as burn_{{ k }},
-    sum(case when ahead = {{ k }} then 1 else 0 end) as days_{{ k }},
-    sum(case when ahead = {{ k }} and age <= 7 then 1 else 0 end) as last_days_{{ k }}
+    count(case when ahead = {{ k }} then burn10000 end) as days_{{ k }},
+    count(case when ahead = {{ k }} and age <= 7 then burn10000 end) as last_days_{{ k }}
     {%- endfor %}
   from capped
   group by account, day
@@ -164,11 +171,11 @@ deviations as (
     {{ divided_down(
       'sum(abs(capped.burn10000 * ' ~ million ~ ' - '
       ~ divided_down(
-        'case when complete_days < 10 then typical_e6'
+        'case when counted_days < 10 then typical_e6'
         ~ case_of(weekdays, 'when capped.ahead = # then mean_#_e6')
         ~ ' end * case when capped.age <= 7 then last_ratio else older_ratio end',
         million
-      ) ~ '))', 'count(*)'
+      ) ~ '))', 'count(capped.burn10000)'
     ) }} as deviation_e6
   from ratios
   inner join capped on ratios.account = capped.account and ratios.day = capped.day
