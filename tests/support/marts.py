@@ -446,9 +446,11 @@ class _Account:
             ]
         )
         usual_day = _second([entry.burn for entry in window if entry.coverage == "complete"])
-        if pace > 2 * usual_hour and total < 24 * CRITICAL * pace:
+        three = min(change.per_hour for change in recent[-3:]) if len(recent) > 2 else 0
+        is_fast = pace > usual_hour * 2 or three > usual_hour * Decimal("1.75")
+        if is_fast and total < 24 * CRITICAL * pace:
             return total * 3600 // pace, 0
-        if burn > 2 * usual_day and total < CRITICAL * burn:
+        if burn > usual_day * Decimal("2.5") and total < CRITICAL * burn:
             return total * 86_400 // burn, 0
         return None, 0
 

@@ -1,7 +1,8 @@
 {#- One row per account: how fast it burns now, and the hours left where that is a surge.
 
-    Two intervals count, since one alone may also be an expired gift, and so do two in a row of the
-    days before: where the account usually sends all in single hours, two such hours are a surge. -#}
+    Two or three intervals count, since one alone may also be an expired gift, and so do two in a row
+    of the days before: where the account usually sends all in single hours, two such hours are a
+    surge. -#}
 {{ config(materialized='table') }}
 {%- set settings = settings() %}
 {%- set hours = [28, (3 * settings['snapshot_interval_seconds'] / 3600) | round(0, 'ceil') | int] | max %}
@@ -48,6 +49,8 @@ paces as (
     account,
     case when count(*) > 1 then min(case when place <= 2 then per_hour10000 end) end
       as per_hour10000,
+    case when count(*) > 2 then min(case when place <= 3 then per_hour10000 end) end
+      as three_per_hour10000,
     sum(case when is_last_day then burn10000 else 0 end) as last_day10000,
     sum(case when is_last_day then elapsed_seconds else 0 end) as last_day_seconds
   from recent
@@ -101,6 +104,7 @@ totals as (
     cast(latest.total_balance10000 as {{ type_amount() }}) as total10000,
     latest.critical_days,
     paces.per_hour10000,
+    coalesce(paces.three_per_hour10000, 0) as three_per_hour10000,
     paces.last_day10000,
     {{ divided_down('paces.last_day10000 * 86400', 'nullif(paces.last_day_seconds, 0)') }}
       as per_day10000,
@@ -118,11 +122,14 @@ select
   greatest(24 * per_hour10000, per_day10000) as pace_per_day10000,
   case
     when
-      per_hour10000 > 2 * usual_per_hour10000
+      (
+        per_hour10000 > 2 * usual_per_hour10000
+        or 4 * three_per_hour10000 > 7 * usual_per_hour10000
+      )
       and total10000 < 24 * critical_days * per_hour10000
       then {{ divided_down('total10000 * 3600', 'per_hour10000') }}
     when
-      last_day10000 > 2 * usual_per_day10000
+      2 * last_day10000 > 5 * usual_per_day10000
       and total10000 < critical_days * last_day10000
       then {{ divided_down('total10000 * 86400', 'last_day10000') }}
   end as surge_seconds_left,
