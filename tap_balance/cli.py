@@ -26,8 +26,9 @@ def run(args: Sequence[str] | None = None) -> int:
         The exit status: 0 when all went well, 1 when an account or the settings failed or stdout
         could not be written, 2 when the command line is wrong, 128 + n after signal n.
     """
-    if not os.environ.get("LOGLEVEL"):
-        os.environ.pop("LOGLEVEL", None)  # the SDK takes an empty one for a level
+    for variable in ("LOGLEVEL", "SINGER_SDK_LOG_CONFIG"):
+        if not os.environ.get(variable):
+            os.environ.pop(variable, None)  # the SDK takes an empty one for a level or a file
     try:
         status = 1 if _environment_is_wrong() else _run(args)
         if sys.stdout is not None:

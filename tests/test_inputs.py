@@ -122,7 +122,7 @@ def test_a_quoted_number_and_an_empty_log_level_are_taken(
     run_tap: Callable[..., Run], sandbox: Sandbox
 ) -> None:
     config = settings_of(sandbox.url, "example") | {"request_timeout": "2.5"}
-    run = run_tap(config, env={"LOGLEVEL": ""})
+    run = run_tap(config, env={"LOGLEVEL": "", "SINGER_SDK_LOG_CONFIG": ""})
     assert run.status == 0
     assert len(run.records) == 1
 
