@@ -41,10 +41,7 @@ OWN = {  # of what is started, unless the connection sets it; empty: the folder 
 SHOWN = 20  # lines in a message; the log has all
 REPORTED = "tap_balance_reported"  # the Variable with the alerts that people know of
 PERMANENT = re.compile("HTTP 40[13]|ermission denied|authentication failed|nsufficient privileges")
-OF_THE_COMMAND = (
-    "sh: ",
-    "Error: ",
-)  # what is not JSON: the shell's errors, and Meltano's own usage
+PLAIN_ERRORS = ("sh: ", "Error: ")  # of the shell, and of Meltano's command line; not JSON
 SECRET = re.compile(r'://[^:/@\s]*:([^@\s]+)@|"dev_secret": *"((?:[^"\\]|\\.)+)"')
 
 log = logging.getLogger("airflow.task")
@@ -173,7 +170,7 @@ class MeltanoHook(SubprocessHook):
             event |= json.loads(event["event"])["info"]  # dbt's is in Meltano's
         # Airflow masks a task's log, but not what LocalExecutor copies of it to its own stdout.
         text = redact(str(event.get("msg", event["event"])).rstrip())
-        severe = event.get("level") in {"error", "critical"} or text.startswith(OF_THE_COMMAND)
+        severe = event.get("level") in {"error", "critical"} or text.startswith(PLAIN_ERRORS)
         log.log(logging.ERROR if severe else logging.INFO, "%s", text)
         if severe and "the target has probably ended" not in text:  # the target has said why
             kept = self.errors if "stdio" in event else self.own_errors
