@@ -73,6 +73,8 @@ def peak_of_tree(pid: int) -> dict[str, float]:
             except OSError:
                 continue
             pairs = dict(line.split(":\t", 1) for line in text.splitlines() if ":\t" in line)
+            if not command[0]:
+                continue  # a process that ends has none any more
             names = [Path(os.fsdecode(part)).name for part in command[:2]]
             pairs["what"] = next((n for n in names if not n.startswith("python")), names[0])
             status[int(entry.name)] = pairs
