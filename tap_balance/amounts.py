@@ -14,6 +14,7 @@ SCALE = 4
 """Decimal places of an amount: the integers are the amounts times 10**4."""
 
 _SMALLEST, _LARGEST = -(2**63), 2**63 - 1
+_WHOLE = re.compile(r"-?(0|[1-9][0-9]*)")
 _DECIMAL = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?")
 _CURRENCY = re.compile(r"[A-Z]{3}")
 # Long enough for 64 bits and 4 places, short enough that no conversion can take long.
@@ -146,7 +147,7 @@ def _x10000(body: dict[str, Any], name: str, *, places: int) -> int:
     value = body[name]
     if type(value) is int and places == 0 and _SMALLEST <= value <= _LARGEST:
         return value  # the usual case, for the sake of speed
-    if isinstance(value, str) and _DECIMAL.fullmatch(value):
+    if isinstance(value, str) and (_DECIMAL if places else _WHOLE).fullmatch(value):
         value = _decimal(value)
     if isinstance(value, (int, Decimal)) and not isinstance(value, bool):
         # What is close to a whole number does not become one: it is `Inexact`.
