@@ -96,9 +96,9 @@ def fetch_all(
                     counts = done, len(accounts), failed
                     logger.info("progress: %d of %d accounts done (%d failed)", *counts)
                 yield account, outcome
-            more = queue.complete or shutdown.end or done == len(accounts)
-            wait = queue.wait() if pool.has_place else float("inf")
-            for fetch in pool.finished(0.0 if more else wait):
+            idle = not (queue.complete or shutdown.end or done == len(accounts))
+            wait = queue.wait() if idle and pool.has_place else float("inf")
+            for fetch in pool.finished(wait if idle else 0.0):
                 queue.settle(fetch)
                 if isinstance(fetch.outcome, AccountError):
                     attempt = fetch.account.name, fetch.attempts, fetch.outcome

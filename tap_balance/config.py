@@ -99,7 +99,11 @@ def read_environment(schema: Mapping[str, Any]) -> dict[str, str]:
     override what has been set. `schema`, here and below, has the settings that the SDK adds.
     """
     found = {name: os.environ.get(variable_of(name)) for name in schema["properties"]}
-    return {name: text for name, text in found.items() if text or (text == "" and name in _KEYS)}
+    return {name: text for name, text in found.items() if text is not None and _is_set(name, text)}
+
+
+def _is_set(name: str, value: object) -> bool:
+    return value is not None and (value != "" or name in _KEYS)
 
 
 def variable_of(setting: str) -> str:
@@ -208,9 +212,7 @@ def _with_defaults(given: Mapping[str, Any], schema: Mapping[str, Any]) -> dict[
         if "default" in setting and name != "account"
     }
     return defaults | {
-        name: given[name]
-        for name in schema["properties"]
-        if given.get(name) is not None and (given[name] != "" or name in _KEYS)
+        name: given[name] for name in schema["properties"] if _is_set(name, given.get(name))
     }
 
 

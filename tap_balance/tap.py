@@ -189,7 +189,11 @@ class TapBalance(Tap):
             self.bookmark |= {name: bookmark[name] for name in names if name in bookmark}
 
     def read_balances(self) -> Iterator[tuple[Account, Outcome]]:
-        """Request the balances of all accounts, and yield each account as it completes."""
+        """Request the balances of all accounts, and yield each account as it completes.
+
+        Raises:
+            RunEndedError: A signal came.
+        """
         try:
             yield from fetch_all(
                 self.client,
@@ -225,7 +229,11 @@ class TapBalance(Tap):
 
     @classmethod
     def from_command_line(cls, sources: Sequence[str], **kwargs: Any) -> TapBalance:  # noqa: ANN401
-        """Make the tap of a command from what `--config` names, and let signals end its run."""
+        """Make the tap of a command from what `--config` names, and let signals end its run.
+
+        Raises:
+            SettingsError: Something in the settings or the environment is wrong.
+        """
         env = "ENV" in sources
         return cls(config=read_files(sources), parse_env_config=env, handle_signals=True, **kwargs)
 
