@@ -198,7 +198,8 @@ class MeltanoOperator(BaseOperator):
         prefix = f"tap-balance+{HOST}+"  # no host name has a plus
         for left in Path(tempfile.gettempdir()).glob(f"{prefix}*"):
             # Of a task that was killed, with its secrets.
-            if not psutil.pid_exists(int(left.name.split("+")[2])):
+            pid = left.name.split("+")[2]
+            if pid.isdecimal() and not psutil.pid_exists(int(pid)):
                 shutil.rmtree(left, ignore_errors=True)
         with tempfile.TemporaryDirectory(prefix=f"{prefix}{os.getpid()}+") as folder:
             installed = Path(options["project"], env.get("MELTANO_SYS_DIR_ROOT", ".meltano"))
