@@ -99,7 +99,13 @@ def test_an_index_is_made_by_its_operation_only(shop: Shop) -> None:
         ("critical above low", "critical_days (10) must not be greater than low_days (5)"),
         ("text for a list", "retired_accounts: must be a list of account names, not shop"),
         ("text for a number", "critical_days: must be a number from 0.01 to 3650, not three"),
-        ("unknown threshold", "of shop: unknown threshold crtical_days; known are critical_days, "),
+        (
+            "unknown threshold",
+            (
+                "account_thresholds of shop: unknown threshold crtical_days; known are "
+                "critical_days, low_days, target_days, min_balance"
+            ),
+        ),
     ],
 )
 def test_wrong_variables_are_refused_in_a_sentence(shop: Shop, step: str, words: str) -> None:

@@ -152,6 +152,11 @@ def test_alerts_fail_or_warn_and_name_accounts_and_numbers(history: History) -> 
 
 
 @pytest.mark.parametrize("history", ["postgres"], indirect=True)
+def test_building_makes_no_index_on_the_loaded_table(history: History) -> None:
+    names = "SELECT indexname FROM pg_indexes WHERE schemaname = 'tap_balance'"
+    assert history.warehouse.query(names) == []
+
+
 def test_a_time_before_what_is_built_is_an_error(history: History) -> None:
     done = history.dbt("run", as_of=history.builds[0].as_of)
     assert done.returncode == 1, done.stdout
