@@ -27,13 +27,12 @@ sys.path[:0] = [str(ROOT / "demo"), str(ROOT / "benchmarks" / "forecasts")]
 import embedded  # noqa: E402
 import judging  # noqa: E402
 import meltano_project  # noqa: E402
+from results import OF_THE_MODELS, RESULTS  # noqa: E402
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
 DBT = ROOT / ".venvs" / "dbt" / "bin" / "dbt"
-RESULTS = ROOT / "benchmarks" / "RESULTS.md"
-HEADING = "## The dbt models"
 LARGE = "### Ten times as many accounts"
 YEAR = 8760
 HOURS_MORE = 5
@@ -280,7 +279,7 @@ def section(figures: Mapping[str, str], accounts: int) -> str:
         if line.startswith(("dbt-core==", "dbt-postgres=="))
     ]
     return (
-        f"{HEADING}\n\n"
+        f"{OF_THE_MODELS}\n\n"
         f"A year of hourly snapshots of {accounts:,} accounts in a Postgres with its default "
         f"settings, {os.cpu_count()} cores;\n{', '.join(pins)}. A run is what dbt counts from the "
         "first statement to the last;\na whole command (`dbt build`) adds the start of dbt.\n\n"
@@ -301,12 +300,12 @@ def main() -> None:
     options = parser.parse_args()
     meltano_project.forget_the_users_settings()
     text = RESULTS.read_text(encoding="utf-8")
-    others, _, own = text.partition(HEADING)
+    others, _, own = text.partition(OF_THE_MODELS)
     own, _, large = own.partition(LARGE)
     if options.large:
         figures = measure_large(options.large, options.hours)
         large = f"\n\n{table(figures)}"
-        own = f"{HEADING}{own}"
+        own = f"{OF_THE_MODELS}{own}"
     else:
         accounts = 100 if options.quick else 1000
         figures = measure(accounts, YEAR // 10 if options.quick else YEAR)
