@@ -163,7 +163,12 @@ def _entries(settings: Mapping[str, Any]) -> Iterable[tuple[str, Mapping[str, An
 
 
 def _read_account(place: str, settings: Mapping[str, Any]) -> Account:
-    (form,) = (name for name in SECRET_FORMS if name in settings)
+    forms = [name for name in SECRET_FORMS if name in settings]
+    if len(forms) != 1:  # not in the schema: as a `oneOf`, it costs as much as all else there
+        problem = "only one of them can be set" if forms else "not set"
+        msg = f"{place}{', '.join(forms or ['dev_secret'])}: {problem}"
+        raise SettingsError(msg)
+    (form,) = forms
     product: Product = settings.get("product", "sms")
     given = {"base_url": BASE_URLS[product], **settings}
     texts: dict[str, str] = {}

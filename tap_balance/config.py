@@ -293,14 +293,10 @@ def _explain(error: ValidationError) -> str:
     schema: Any = error.schema
     instance: Any = error.instance
     rule: Any = error.validator_value
-    if error.validator in {"required", "oneOf"} and isinstance(instance, dict):
-        # Only accounts have these rules; both lead to one line, of which one is shown.
+    if error.validator == "required":  # only accounts have this rule
         prefix = f"{where}." if where else ""
         missing = [name for name in ("account", "dev_key") if name not in instance]
-        given = [name for name in SECRET_FORMS if name in instance]
-        if len(given) > 1:
-            return f"{prefix}{', '.join(given)}: only one of them can be set"
-        missing += [] if given else ["dev_secret"]
+        missing += [] if any(name in instance for name in SECRET_FORMS) else ["dev_secret"]
         return ", ".join(f"{prefix}{name}" for name in missing) + ": not set"
     kind = "pattern" if "pattern" in schema and error.validator == "maxLength" else error.validator
     if kind == "additionalProperties":
@@ -308,7 +304,7 @@ def _explain(error: ValidationError) -> str:
         unknown = sorted(name for name in instance if name not in known)
         line = f"unknown key {', '.join(map(_shown, unknown))}; known are {', '.join(known)}"
         line += _hint(unknown, known)
-    elif kind in {"type", "oneOf"}:  # whatever is not an object fulfills all parts of a oneOf
+    elif kind == "type":
         quotes = "; put quotes around it" if "string" in schema["type"] else ""
         line = f"must be {_kind_of(schema)}" + quotes
     elif kind == "enum":
