@@ -13,7 +13,7 @@ from urllib3.exceptions import HTTPError
 
 from tap_balance import transport
 from tap_balance.accounts import is_loopback
-from tap_balance.auth import authenticator_for, secrets_of
+from tap_balance.auth import basic_auth, secrets_of
 from tap_balance.errors import connection_error
 from tap_balance.responses import Balance, parse_response
 
@@ -65,19 +65,18 @@ class BalanceClient:
         request = requests.PreparedRequest()
         # Not prepared by `requests`, which costs as much as sending it: the URL is already so.
         request.method, request.url = "GET", account.url
-        authorization = authenticator_for(account).auth_headers
-        request.headers = self._headers | authorization  # type: ignore[assignment]
+        headers = self._headers | {"Authorization": basic_auth(account)}
+        request.headers = headers  # type: ignore[assignment]
         # Not `Session.send`: it stores cookies, and looks at where a redirect leads.
         adapter = self._session.get_adapter(account.url)
         transport.attempt.begin(seconds)
         try:
-            response = adapter.send(
-                request, stream=True, timeout=seconds, proxies=self._proxies[account.url]
-            )
+            proxies = self._proxies[account.url]
+            response = adapter.send(request, timeout=seconds, proxies=proxies)
             body = transport.read_body(response)
         except (requests.RequestException, HTTPError, OSError, ValueError) as error:
-            # `requests` lets some of urllib3's errors through, and urllib3 the ValueErrors of
-            # http.client, such as that about a chunk of negative size.
+            # urllib3 lets ValueErrors of http.client through, such as that about a chunk of
+            # negative size.
             connected = transport.attempt.connected
             failure = connection_error(
                 error, account.host, secrets_of(account), connected=connected

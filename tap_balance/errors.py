@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 from urllib.parse import unquote, unquote_plus
 
 import requests
+import urllib3
 from singer_sdk.exceptions import ConfigurationError
-from urllib3.exceptions import DecodeError, InvalidHeader
+from urllib3.exceptions import DecodeError, InvalidHeader, ProxyError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -210,11 +211,11 @@ def _unwrapped(text: str) -> Iterator[str]:
 # By OpenSSL's number (X509_V_ERR_... in x509_vfy.h), since its words change with its version.
 _CERTIFICATE_DATES = {9: "certificate is not yet valid", 10: "certificate has expired"}
 _Kind: TypeAlias = type[BaseException] | tuple[type[BaseException], ...]
-_TIMEOUT: _Kind = (TimeoutError, requests.Timeout)
+_TIMEOUT: _Kind = (TimeoutError, urllib3.exceptions.TimeoutError)
 # Looked up in this order: the first kind that is among the causes names the failure. Without a
 # connection, these:
 _NOT_CONNECTED: tuple[tuple[_Kind, str], ...] = (
-    (requests.exceptions.ProxyError, "the proxy did not connect to {host}"),
+    (ProxyError, "the proxy did not connect to {host}"),
     (socket.gaierror, "unknown host {host}"),
     (_TIMEOUT, "no connection to {host} in time"),
     (ConnectionRefusedError, "{host} refused the connection"),
@@ -248,12 +249,8 @@ def connection_error(
                 "otherwise check base_url.",
                 unreachable=True,
             )
-    if (
-        not connected
-        and isinstance(error, requests.RequestException)
-        and isinstance(error, ValueError)
-    ):
-        # An address that cannot be used: InvalidURL, InvalidProxyURL, InvalidSchema, ...
+    if not connected and isinstance(error, ValueError):
+        # An address that cannot be used: LocationValueError, InvalidProxyURL, InvalidSchema, ...
         if "SOCKS" in str(error):
             return AccountError(
                 f"{host} is behind a SOCKS proxy, and the Python package PySocks is missing",

@@ -117,5 +117,5 @@ def utc_seconds(instant: pendulum.DateTime) -> str:
 
 
 def utc_microseconds(instant: pendulum.DateTime) -> str:
-    """Write an instant with six decimal places, e.g. "2026-01-31T10:00:00.000123Z"."""
-    return instant.in_timezone("UTC").strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    """Write an instant in UTC with six decimal places, e.g. "2026-01-31T10:00:00.000123Z"."""
+    return instant.strftime("%Y-%m-%dT%H:%M:%S.%fZ")

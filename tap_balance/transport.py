@@ -18,7 +18,7 @@ from requests.utils import DEFAULT_CA_BUNDLE_PATH
 from urllib3.connection import HTTPConnection
 from urllib3.exceptions import NewConnectionError, ProtocolError, ProxyError, SSLError
 from urllib3.util import Retry
-from urllib3.util.connection import allowed_gai_family, create_connection
+from urllib3.util.connection import allowed_gai_family
 
 from tap_balance.errors import SettingsError
 
@@ -140,31 +140,24 @@ class _Connection(HTTPConnection):
         super().close()
 
 
-def _connect(host: str, port: int, options: Any) -> socket.socket:
-    """Connect to the first address of a host that accepts.
-
-    All addresses share the time of the attempt. The look-up of the name takes what the system
-    takes; there is no way to limit it.
-    """
-    addresses = socket.getaddrinfo(host, port, allowed_gai_family(), socket.SOCK_STREAM)
-    failure: OSError = OSError("the host has no address")
-    for left, (*_, address) in zip(range(len(addresses), 0, -1), addresses, strict=True):
-        try:
-            seconds = min(_CONNECT_TIMEOUT, attempt.remaining / left)
-            where = (str(address[0]), int(address[1]))
-            return create_connection(where, timeout=seconds, socket_options=options)
-        except OSError as error:  # noqa: PERF203 - the next address
-            failure = error
-    raise failure
-
-
 @lru_cache
 def _with_deadline(kind: type[Any]) -> type[Any]:
     """Derive a connection class that keeps the deadline."""
     return kind if issubclass(kind, _Connection) else type(kind.__name__, (_Connection, kind), {})
 
 
-class _TLSSocket(ssl.SSLSocket):
+class _Socket(socket.socket):
+    """A socket whose time-out is set only if it changes: each time is a call to the system.
+
+    urllib3 sets it twice per request, and at each such call another thread takes over.
+    """
+
+    def settimeout(self, value: float | None) -> None:
+        if value != self.gettimeout():
+            super().settimeout(value)
+
+
+class _TLSSocket(_Socket, ssl.SSLSocket):
     """TLS that keeps the deadline where no `_Reader` receives."""
 
     def do_handshake(self, *args: Any) -> None:
@@ -174,6 +167,29 @@ class _TLSSocket(ssl.SSLSocket):
     def recv(self, *args: Any, **kwargs: Any) -> bytes:
         self.settimeout(attempt.remaining)  # TLS within the TLS of a proxy is received this way
         return super().recv(*args, **kwargs)
+
+
+def _connect(host: str, port: int, options: Any) -> socket.socket:
+    """Connect to the first address of a host that accepts.
+
+    All addresses share the time of the attempt. The look-up of the name takes what the system
+    takes; there is no way to limit it.
+    """
+    addresses = socket.getaddrinfo(host, port, allowed_gai_family(), socket.SOCK_STREAM)
+    failure: OSError = OSError("the host has no address")
+    for left, (*kind, _, address) in zip(range(len(addresses), 0, -1), addresses, strict=True):
+        sock = _Socket(*kind)
+        try:
+            for option in options or ():
+                sock.setsockopt(*option)
+            sock.settimeout(min(_CONNECT_TIMEOUT, attempt.remaining / left))
+            sock.connect(address)
+        except OSError as error:  # the next address
+            sock.close()
+            failure = error
+        else:
+            return sock
+    raise failure
 
 
 class _ReplaceStale(Retry):
@@ -196,7 +212,7 @@ class Adapter(HTTPAdapter):
 
     def __init__(self, hosts: int, connections: int, context: ssl.SSLContext | None = None) -> None:
         self._context = context
-        self._pools: dict[str | None, Any] = {}
+        self._pools: dict[str | None, tuple[Any, str]] = {}
         super().__init__(
             pool_connections=hosts,
             pool_maxsize=connections,
@@ -214,33 +230,39 @@ class Adapter(HTTPAdapter):
             kwargs["proxy_ssl_context"] = self._context
         return super().proxy_manager_for(proxy, **kwargs | {"ssl_context": self._context})
 
-    def get_connection_with_tls_context(self, request: Any, *args: Any, **kwargs: Any) -> Any:
+    def send(self, request: Any, *_: Any, **options: Any) -> requests.Response:
+        """Send a request. What it raises is urllib3's, if it is not about an address.
+
+        Unlike its parent's, the response has no cookies: some crash the parser, and none is sent.
+        """
+        pool, path = self._pools.get(request.url) or self._pool(request, options["proxies"])
+        raw = pool.urlopen(
+            *(request.method, path),
+            headers=request.headers,
+            timeout=options["timeout"],
+            retries=self.max_retries,
+            preload_content=False,
+            redirect=False,
+        )
+        response = requests.Response()
+        response.status_code = raw.status
+        response.headers = raw.headers
+        response.raw = raw
+        response.request = request
+        return response
+
+    def _pool(self, request: Any, proxies: Any) -> tuple[Any, str]:
         """Find the pool for a URL, whose connections keep the deadline."""
-        pool = self._pools.get(request.url)
-        if pool is None:
-            pool = super().get_connection_with_tls_context(request, *args, **kwargs)
-            pool.ConnectionCls = _with_deadline(pool.ConnectionCls)
-            self._pools[request.url] = pool
-        return pool
+        pool: Any = self.get_connection_with_tls_context(request, verify=True, proxies=proxies)
+        pool.ConnectionCls = _with_deadline(pool.ConnectionCls)
+        self._pools[request.url] = pool, request.path_url
+        return self._pools[request.url]
 
     def close(self) -> None:
         """Close the connections that are idle."""
-        for pool in self._pools.values():
+        for pool, _ in self._pools.values():
             pool.close()
         super().close()
-
-    def build_response(self, req: Any, resp: Any) -> requests.Response:
-        """Take a response without its cookies: some crash the parser, and none is ever sent."""
-        response = requests.Response()
-        response.status_code = resp.status
-        response.headers = resp.headers
-        response.raw = resp
-        response.request = req
-        return response
-
-    def cert_verify(self, conn: Any, url: str, verify: Any, cert: Any) -> None:  # noqa: ARG002
-        """Leave the CAs to the shared context, instead of loading them again per connection."""
-        conn.cert_reqs = "CERT_REQUIRED"
 
 
 def tls_context() -> ssl.SSLContext:
