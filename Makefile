@@ -7,7 +7,8 @@ LOCKS := airflow audit bootstrap browser build dbt dbt-1-10 dbt-1-11 fakesnow me
 COOL_DOWN := "7 days"
 TESTED := airflow browser dbt dbt-1-10 dbt-1-11 fakesnow pipelinewise-target-postgres report target-csv
 
-# Where Python may not write it (PYTHONDONTWRITEBYTECODE), each start would take twice as long.
+# Where Python may not write it (PYTHONDONTWRITEBYTECODE), each start would take twice as long;
+# the tap's own modules, compiled below, are a tenth of it.
 export UV_COMPILE_BYTECODE := 1
 export UV_NO_PROGRESS := 1
 # As pip does: where a proxy re-signs TLS, its CA is known to the system only.
@@ -118,6 +119,7 @@ clean: ## Remove what the other targets made; what was loaded into output/ stays
 	@.venv/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/bootstrap.txt
 	@.venv/bin/uv pip install --quiet --python .venv --require-hashes -r requirements/dev.txt
 	@.venv/bin/uv pip install --quiet --python .venv --no-deps --no-build-isolation --editable .
+	@env -u PYTHONDONTWRITEBYTECODE .venv/bin/python -m compileall -q tap_balance
 	@touch $@
 
 # Without the variable: the definitions say `--compile` themselves, since they are copied to where no Makefile is.
