@@ -34,9 +34,6 @@ if TYPE_CHECKING:
 
 Outcome: TypeAlias = "Balance | AccountError"
 
-PROGRESS_AFTER = 10.0
-"""Seconds after which an account that completes reports the progress; then after twice as long."""
-
 # Accounts in a row that could not connect, in all their attempts, after which a host is down; the
 # second is for a host that could be reached before.
 _FAILURES, _FAILURES_AFTER_A_CONNECTION = 3, 32
@@ -60,7 +57,6 @@ class Limits(NamedTuple):
 def fetch_all(
     client: BalanceClient,
     accounts: Sequence[Account],
-    *,
     limits: Limits,
     shutdown: Shutdown,
     logger: logging.Logger,
@@ -77,9 +73,7 @@ def fetch_all(
     pool = _Pool(client, min(limits.max_concurrency, len(accounts)))
     queue = _Queue(accounts, limits)
     shutdown.wake = pool.wake
-    began = time.monotonic()
-    report_at = began + PROGRESS_AFTER
-    done = failed = 0
+    done = 0
     try:
         while done < len(accounts):
             if not shutdown.end:
@@ -88,14 +82,8 @@ def fetch_all(
             elif not queue.complete:
                 raise shutdown.end
             if queue.complete:
-                account, outcome = queue.complete.popleft()
                 done += 1
-                failed += isinstance(outcome, AccountError)
-                if (now := time.monotonic()) >= report_at:
-                    report_at = now + (now - began)
-                    counts = done, len(accounts), failed
-                    logger.info("progress: %d of %d accounts done (%d failed)", *counts)
-                yield account, outcome
+                yield queue.complete.popleft()
             idle = not (queue.complete or shutdown.end or done == len(accounts))
             wait = queue.wait() if idle and pool.has_place else float("inf")
             for fetch in pool.finished(wait if idle else 0.0):
@@ -107,6 +95,7 @@ def fetch_all(
             raise shutdown.end
     finally:
         pool.close()
+        client.close()
 
 
 @dataclass(eq=False, slots=True)

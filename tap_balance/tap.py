@@ -7,11 +7,8 @@ import copy
 import logging
 import os
 import select
-import shutil
 import signal
 import sys
-import textwrap
-import unicodedata
 from functools import cached_property
 from typing import IO, TYPE_CHECKING, Any, ClassVar, cast
 
@@ -48,7 +45,9 @@ if TYPE_CHECKING:
 
     from tap_balance.accounts import Account
     from tap_balance.concurrency import Outcome
-    from tap_balance.responses import Balance
+
+_ROW = "{:<6}  {:<7}  {:>24}  {}"
+"""What `--test` prints on a terminal; the last column may be as long as it has to."""
 
 
 class StdoutWriter(SingerWriter):
@@ -194,36 +193,36 @@ class TapBalance(Tap):
         Raises:
             RunEndedError: A signal came.
         """
-        try:
-            yield from fetch_all(
-                self.client,
-                self.accounts,
-                limits=Limits(*(self.config[name] for name in Limits._fields)),
-                shutdown=self.shutdown,
-                logger=self.logger,
-            )
-        finally:
-            self.client.close()
+        limits = Limits(*(self.config[name] for name in Limits._fields))
+        return fetch_all(self.client, self.accounts, limits, self.shutdown, self.logger)
 
     def check_accounts(self) -> None:
         """Check that every account works; no record is written.
 
-        The results are a table where a person reads them, and lines of the log otherwise.
+        Each result is a line of the log or, where a person reads it, a row of a table.
 
         Raises:
             AccountsFailedError: At least one does not.
         """
-        table = Table(self.accounts) if sys.stderr.isatty() else None
+        if on_terminal := sys.stderr.isatty():
+            click.echo(_ROW.format("result", "product", "total balance", "account"), err=True)
         failures = 0
         for account, outcome in self.read_balances():
-            failures += isinstance(outcome, AccountError)
-            if table:
-                table.print_row(account, outcome)
-            elif isinstance(outcome, AccountError):
-                self.logger.error("%s", outcome.line(account.name))
+            if isinstance(outcome, AccountError):
+                failures += 1
+                result, total, line = "failed", "-", outcome.line(account.name)
             else:
-                total = _total(account, outcome)
-                self.logger.info("account %r: works, total balance %s", account.name, total)
+                amounts = outcome.amounts
+                currency = amounts.currency or account.currency or ""
+                total = f"{exact_decimal(amounts.total_balance10000)} {currency}".rstrip()
+                result, line = "works", f"account {account.name!r}"
+            if on_terminal:
+                row = result, account.product, total, line.removeprefix("account ")
+                click.echo(_ROW.format(*row), err=True)
+            elif result == "failed":
+                self.logger.error("%s", line)
+            else:
+                self.logger.info("%s: works, total balance %s", line, total)
         if failures:
             raise AccountsFailedError(failures)
 
@@ -334,49 +333,6 @@ class TapBalance(Tap):
 
 # The SDK would add its own settings, such as stream_maps, when it makes the first tap.
 TapBalance.append_builtin_config(TapBalance.config_jsonschema)
-
-
-class Table:
-    """What `--test` prints on a terminal: a row for each account, as its result comes.
-
-    Args:
-        accounts: All accounts, whose names decide how wide the columns are.
-    """
-
-    def __init__(self, accounts: Sequence[Account]) -> None:
-        names = (_columns(_printable(account.name)) for account in accounts)
-        self._width = min(max(names, default=0), 40)
-        self._print("account", "product", "total balance", "result")
-
-    def print_row(self, account: Account, outcome: Outcome) -> None:
-        """Print the result of one account; a failure comes with what to do next."""
-        if isinstance(outcome, AccountError):
-            total, result = "-", f"failed: {outcome.happened}. {outcome.next_step}"
-        else:
-            total, result = _total(account, outcome), "works"
-        self._print(_printable(account.name), account.product, total, result)
-
-    def _print(self, name: str, product: str, total: str, result: str) -> None:
-        name += " " * (self._width - _columns(name))
-        start = f"{name}  {product:<7}  {total:>18}  "
-        indent = " " * _columns(start)
-        width = max(shutil.get_terminal_size().columns, len(indent) + 30)
-        text = textwrap.fill(result, width, initial_indent=start, subsequent_indent=indent)
-        click.echo(text, err=True)
-
-
-def _printable(name: str) -> str:
-    return name if name.isprintable() else repr(name)
-
-
-def _columns(text: str) -> int:
-    """Count the columns of a terminal that a text takes; East Asian characters take two."""
-    return sum(2 if unicodedata.east_asian_width(char) in "FW" else 1 for char in text)
-
-
-def _total(account: Account, balance: Balance) -> str:
-    currency = balance.amounts.currency or account.currency or ""
-    return f"{exact_decimal(balance.amounts.total_balance10000)} {currency}".strip()
 
 
 @contextlib.contextmanager

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import os
 import signal
 import socket
@@ -27,7 +26,7 @@ from tap_balance.responses import Balance
 from tap_balance.sandbox import settings_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from pathlib import Path
 
     from fault_server import Script
@@ -347,33 +346,6 @@ def test_a_429_beyond_max_elapsed_fails_the_others_without_a_request() -> None:
     assert all("; the server asked to wait 3" in text for text in texts)
     limited = "is rate limiting (it sent Retry-After for another account) (0 attempts"
     assert sum(limited in text for text in texts) >= 84
-
-
-@pytest.fixture
-def lines_of_progress(
-    respond_with: Respond, caplog: pytest.LogCaptureFixture
-) -> Iterator[list[str]]:
-    with standing_still() as clock:
-
-        def fetch(name: str) -> Balance:
-            clock.now += 1
-            if name == "a0":
-                fail(retry_after=1e9)
-            return GOOD
-
-        respond_with(fetch)
-        caplog.set_level(logging.INFO)
-        fetch_from(accounts(100), max_concurrency=1)
-        yield [record.getMessage() for record in caplog.records]
-
-
-def test_a_long_run_reports_its_progress_ever_less_often(lines_of_progress: list[str]) -> None:
-    assert lines_of_progress == [
-        "progress: 10 of 100 accounts done (1 failed)",
-        "progress: 20 of 100 accounts done (1 failed)",
-        "progress: 40 of 100 accounts done (1 failed)",
-        "progress: 80 of 100 accounts done (1 failed)",
-    ]
 
 
 def write_jsonl(path: Path, settings: dict[str, Any], count: int) -> None:

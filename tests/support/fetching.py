@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 from unittest import mock
 
@@ -28,16 +28,8 @@ def fetch_from(accounts: Sequence[Account], **limits: float) -> list[tuple[Accou
         "request_timeout": 5, "max_attempts": 2, "max_elapsed": 20, "max_concurrency": 8,
     }  # fmt: skip
     given = Limits(**options | limits)
-    with closing(BalanceClient(accounts, given.max_concurrency)) as client:
-        return list(
-            fetch_all(
-                client,
-                accounts,
-                limits=given,
-                shutdown=Shutdown(),
-                logger=logging.getLogger("test"),
-            )
-        )
+    client = BalanceClient(accounts, given.max_concurrency)
+    return list(fetch_all(client, accounts, given, Shutdown(), logging.getLogger("test")))
 
 
 def fetch(account: Account, **limits: float) -> Balance:
