@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import re
 from contextlib import suppress
 from dataclasses import dataclass
 from decimal import Context, Decimal, Inexact
-from typing import Any, NoReturn
+from typing import Any
+
+from tap_balance.config import RepeatedKeyError, parse_json
 
 FIELDS = ("balance", "gift_balance", "total_balance")
 SCALE = 4
@@ -20,10 +21,6 @@ _CURRENCY = re.compile(r"[A-Z]{3}")
 # Long enough for 64 bits and 4 places, short enough that no conversion can take long.
 _LONGEST_NUMBER = 80
 _EXACT = Context(_LONGEST_NUMBER, Emin=-_LONGEST_NUMBER, Emax=_LONGEST_NUMBER, traps=[Inexact])
-
-
-class NotJSONError(ValueError):
-    """The body is not a JSON document."""
 
 
 class WrongShapeError(ValueError):
@@ -60,25 +57,17 @@ def exact_decimal(value10000: int) -> str:
 def parse_body(body: bytes) -> Any:  # noqa: ANN401
     """Parse a response body without losing a digit.
 
-    Numbers with a fraction or an exponent, and overlong integers, become `Decimal`. An object
-    with a repeated name is refused: nobody can say which of the two amounts is meant.
+    Numbers with a fraction or an exponent, and overlong integers, become `Decimal`.
 
     Raises:
-        NotJSONError: It is not JSON (nor are NaN and Infinity), or nested too deep.
         WrongShapeError: An object in it repeats a name.
+        ValueError: It is not JSON.
     """
     try:
-        return json.loads(
-            body,
-            parse_constant=_refuse,
-            parse_float=_decimal,
-            parse_int=_integer,
-            object_pairs_hook=_unique,
-        )
-    except WrongShapeError:
-        raise
-    except (ValueError, RecursionError) as error:
-        raise NotJSONError from error
+        return parse_json(body, parse_float=_decimal, parse_int=_integer)
+    except RepeatedKeyError:
+        msg = "the response repeats a name within one object"
+        raise WrongShapeError(msg) from None
 
 
 def read_sms(body: Any) -> Amounts:  # noqa: ANN401
@@ -133,8 +122,9 @@ def _object(body: Any) -> dict[str, Any]:  # noqa: ANN401
     if not isinstance(body, dict):
         msg = "the response is not a JSON object"
         raise WrongShapeError(msg)
-    if not body:
-        msg = "the response is an empty JSON object"
+    if body.get("code") not in (None, 0):
+        # Some servers fill the other fields of an error with zeros, which are no balance.
+        msg = "it has an error code"
         raise WrongShapeError(msg)
     return body
 
@@ -177,16 +167,3 @@ def _decimal(text: str) -> Decimal:
         return _EXACT.create_decimal(text)
     except Inexact:  # more digits, or a larger exponent, than an amount can have
         return Decimal("NaN")
-
-
-def _refuse(name: str) -> NoReturn:
-    msg = f"{name} is not JSON"  # Python's parser takes NaN and Infinity otherwise
-    raise ValueError(msg)
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    result = dict(pairs)
-    if len(result) != len(pairs):
-        msg = "the response repeats a name within one object"
-        raise WrongShapeError(msg)
-    return result

@@ -6,9 +6,10 @@ import difflib
 import json
 import os
 import re
+from collections import Counter
 from importlib.resources import files
 from itertools import islice
-from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from singer_sdk.typing import DEFAULT_JSONSCHEMA_VALIDATOR
 
@@ -130,43 +131,43 @@ def read_text(path: str) -> str:
     raise ValueError(problem)
 
 
-def parse_json(text: str, first_line: int = 1) -> Any:  # noqa: ANN401
-    """Parse JSON as its standard has it: without NaN, and no object with a key twice.
+class RepeatedKeyError(ValueError):
+    """An object in JSON has a key twice, and nobody can say which of the two values is meant."""
 
-    Args:
-        text: The document.
-        first_line: The number that its first line has in its file.
+
+def parse_json(text: str | bytes, first_line: int = 1, **numbers: Any) -> Any:  # noqa: ANN401
+    """Parse JSON without NaN and Infinity, which Python's parser takes.
+
+    `first_line` is the number that its first line has in its file; `numbers` are the hooks
+    `parse_int` and `parse_float` of `json.loads`.
 
     Raises:
-        ValueError: It is not JSON; the text shows nothing of it but a repeated key.
+        RepeatedKeyError: An object in it has a key twice, which the text shows.
+        ValueError: It is not JSON; the text shows nothing of it.
     """
+    constants: list[str] = []
     try:
-        return json.loads(text, parse_constant=_refuse, object_pairs_hook=_unique)
+        found = json.loads(
+            text, parse_constant=constants.append, object_pairs_hook=_unique, **numbers
+        )
+        if not constants:
+            return found
+        problem = f"is not JSON ({constants[0]})"
+    except RepeatedKeyError:
+        raise
     except json.JSONDecodeError as error:
         problem = f"is not JSON (line {first_line + error.lineno - 1}, column {error.colno})"
-    except _NotJSONError as error:
-        problem = str(error)
     except (ValueError, RecursionError):  # a number of thousands of digits; nested too deep
         problem = "is not JSON"
     raise ValueError(problem)
 
 
-class _NotJSONError(ValueError):
-    """Python's parser would take it, but the standard does not."""
-
-
-def _refuse(name: str) -> NoReturn:
-    msg = f"is not JSON ({name})"
-    raise _NotJSONError(msg)
-
-
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for key, value in pairs:
-        if key in found:  # nobody can say which of the two values is meant
-            msg = f"has the key {_shown(key)} twice in one object"
-            raise _NotJSONError(msg)
-        found[key] = value
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        ((key, _),) = Counter(key for key, _ in pairs).most_common(1)
+        msg = f"has the key {_shown(key)} twice in one object"
+        raise RepeatedKeyError(msg)
     return found
 
 

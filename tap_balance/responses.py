@@ -45,53 +45,38 @@ def parse_response(
     Raises:
         AccountError: It is not a balance. It is a `RetriableError` if another attempt may help.
     """
-    status = response.status_code
+    ok = response.status_code == requests.codes.ok
+    document: Any = None
     problem = f"longer than {LARGEST_BODY} bytes"
-    if status == requests.codes.ok and body is not None:
-        try:
-            return _amounts_in(body, account.product)
-        except amounts.NotJSONError:
-            happened = f"HTTP 200 with a body that is not JSON ({len(body)} bytes)"
+    try:
+        if body is not None:
+            document = amounts.parse_body(body)
+            if ok:
+                return _READERS[account.product](document)
+    except amounts.WrongShapeError as error:
+        problem = str(error)
+    except ValueError:
+        if ok:
+            happened = f"HTTP 200 with a body that is not JSON ({len(body or b'')} bytes)"
             next_step = (
                 "Something between here and the API may have responded (a proxy, a login page); "
                 "check base_url."
             )
             raise RetriableError(happened, next_step) from None
-        except amounts.WrongShapeError as error:
-            problem = str(error)
-    code, message = _api_code(body or b"", account)
-    if status == requests.codes.ok and code is None:
+    # The API's envelope of an error: `{"code": <int>, "message": <string>}`.
+    envelope = document if isinstance(document, dict) else {}
+    code, message = envelope.get("code"), envelope.get("message")
+    if type(code) is not int:
+        code = None
+    if ok and code is None:
         happened = f"HTTP 200, but not a balance: {problem}"
         next_step = (
             "No record is written. Check base_url and product of this account; "
             "if they are right, report it to the tap's maintainers."
         )
         raise AccountError(happened, next_step)
-    raise api_error(status, code, message, _read_retry_after(response))
-
-
-def _amounts_in(body: bytes, product: Product) -> amounts.Amounts:
-    document = amounts.parse_body(body)
-    if isinstance(document, dict) and document.get("code") not in (None, 0):
-        # Some servers fill the other fields of an error with zeros, which are no balance.
-        msg = "it has an error code"
-        raise amounts.WrongShapeError(msg)
-    return _READERS[product](document)
-
-
-def _api_code(body: bytes, account: Account) -> tuple[int | None, str | None]:
-    """Read the API's error envelope, `{"code": <int>, "message": <string>}`, if it is one."""
-    try:
-        envelope = amounts.parse_body(body)
-    except ValueError:
-        return None, None
-    if not isinstance(envelope, dict):
-        return None, None
-    code, message = envelope.get("code"), envelope.get("message")
-    return (
-        code if type(code) is int else None,
-        safe_text(message, secrets_of(account)) if isinstance(message, str) else None,
-    )
+    message = safe_text(message, secrets_of(account)) if isinstance(message, str) else None
+    raise api_error(response.status_code, code, message, _read_retry_after(response))
 
 
 def _read_retry_after(response: requests.Response) -> float | None:

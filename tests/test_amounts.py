@@ -10,7 +10,6 @@ from documented import OTP, SMS
 
 from tap_balance.amounts import (
     Amounts,
-    NotJSONError,
     WrongShapeError,
     exact_decimal,
     parse_body,
@@ -132,8 +131,9 @@ def test_a_disagreement_is_a_warning_and_the_integers_win(
     "body", [b"", b"\xff\xfe\xff", b"[" * 100_000], ids=["empty", "bytes", "deep"]
 )
 def test_what_is_no_json_is_told_apart(body: bytes) -> None:
-    with pytest.raises(NotJSONError):
+    with pytest.raises(ValueError, match=r"^is not JSON") as refusal:
         parse_body(body)
+    assert not isinstance(refusal.value, WrongShapeError)
 
 
 def test_a_repeated_name_is_refused() -> None:

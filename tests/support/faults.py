@@ -677,7 +677,7 @@ def content_faults() -> list[Fault]:
         ),
         Fault("JSON called HTML", always(*http(200, BODY, {"Content-Type": "text/html"}))),
         Fault("HTML at first, then a balance", [http(200, b"<html>"), http(200, BODY)], tries=2),
-        Fault("an empty object", answer({}), f"{no_balance}the response is an empty JSON object"),
+        Fault("an empty object", answer({}), f"{no_balance}`balance10000` is missing"),
         *(
             Fault(
                 f"only {json.dumps(body)}",
