@@ -178,15 +178,17 @@ def _connect(host: str, port: int, options: Any) -> socket.socket:
     addresses = socket.getaddrinfo(host, port, allowed_gai_family(), socket.SOCK_STREAM)
     failure: OSError = OSError("the host has no address")
     for left, (*kind, _, address) in zip(range(len(addresses), 0, -1), addresses, strict=True):
-        sock = _Socket(*kind)
+        sock = None
         try:
+            sock = _Socket(*kind)
             for option in options or ():
                 sock.setsockopt(*option)
             sock.settimeout(min(_CONNECT_TIMEOUT, attempt.remaining / left))
             sock.connect(address)
         except OSError as error:  # the next address
-            sock.close()
             failure = error
+            if sock:
+                sock.close()
         else:
             return sock
     raise failure

@@ -186,6 +186,17 @@ def test_all_addresses_of_a_name_share_the_time_of_an_attempt(
     assert isinstance(balance, AccountError) == (silent == 3)
 
 
+def test_an_address_that_this_machine_cannot_use_is_passed_over(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with FaultServer([http(200, BODY)]) as server:
+        here = ("127.0.0.1", server.port)
+        # As IPv6 is where the kernel has none; no kernel here knows a family of this number.
+        found = [(family, socket.SOCK_STREAM, 6, "", here) for family in (255, socket.AF_INET)]
+        monkeypatch.setattr(socket, "getaddrinfo", lambda *_: found)
+        assert fetch(at("http://several.example")).amounts.balance10000 == 123456
+
+
 def test_an_ipv6_address_is_a_host() -> None:
     with FaultServer([http(200, BODY)], "::1") as server:
         assert fetch(at(f"http://[::1]:{server.port}")).amounts.balance10000 == 123456
