@@ -11,21 +11,19 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-import requests
+from urllib3.util import parse_url
 
 from tap_balance.config import (
-    SECRET_FORMS,
     account_problems,
     parse_json,
     parse_shard,
     read_text,
     variable_of,
-    without_nulls,
 )
 from tap_balance.errors import SettingsError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Mapping
 
     from tap_balance.config import Product
 
@@ -36,6 +34,9 @@ BASE_URLS: dict[Product, str] = {
 }
 ENDPOINT = "/v1/balance"
 _FILE = "accounts_file"
+_SECRET_FORMS = ("dev_secret", "dev_secret_env", "dev_secret_file")
+"""How an account in a list or file gives its secret: as text, or by reference."""
+
 # What must not be found in a setting: the problem, and its pattern.
 _IN_SECRETS = {
     "is empty": r"^\Z",
@@ -112,79 +113,81 @@ def read_accounts(settings: Mapping[str, Any]) -> tuple[Account, ...]:
     places: dict[str, str] = {}
     for place, entry in _entries(settings):
         try:
-            account = _read_account(place, {**shared, **entry})
+            account = _read_account(entry, shared)
         except SettingsError as error:
-            problems += error.problems
+            problems += [f"{place}{problem}" for problem in error.problems]
             continue
-        if account.name in places:
-            first = places[account.name].rstrip(".: ")
-            problems.append(f"{place}account: the same name as in {first}; names must differ")
-        places.setdefault(account.name, place)
+        first = places.setdefault(account.name, place)
+        if first != place:
+            problem = f"the same name as in {first.removesuffix(': ')}; names must differ"
+            problems.append(f"{place}account: {problem}")
         accounts.append(account)
     if problems:
         raise SettingsError(*problems)
-    if "shard" in settings:
-        index, count = parse_shard(settings["shard"])
-        return tuple(a for a in accounts if shard_of(a.name, count) == index)
-    return tuple(accounts)
+    index, count = parse_shard(settings)
+    return tuple(account for account in accounts if shard_of(account.name, count) == index)
 
 
-def _entries(settings: Mapping[str, Any]) -> Iterable[tuple[str, Mapping[str, Any]]]:
+def _entries(settings: Mapping[str, Any]) -> list[tuple[str, Any]]:
     """List the accounts' own settings, each with the prefix under which to name them."""
-    single = {name: settings.get(name) for name in ("dev_key", "dev_secret", "account")}
+    single = ("dev_key", "dev_secret", "account")
     # Empty lists and texts come from tools that fill in every setting.
-    many = [name for name in ("accounts", _FILE) if settings.get(name)]
-    if many:
-        given = [name for name, value in single.items() if value]
-        if given or len(many) > 1:
-            msg = (
-                f"{', '.join([*given, *many[1:]])}: cannot be set together with {many[0]}; use one"
-            )
+    way, *others = [name for name in ("accounts", _FILE, *single) if settings.get(name)] or [""]
+    if way in {"accounts", _FILE}:
+        if others:
+            msg = f"{', '.join(others)}: cannot be set together with {way}; use one"
             raise SettingsError(msg)
-        if _FILE in many:
-            return read_accounts_file(settings[_FILE])
-        return ((f"accounts[{i}].", entry) for i, entry in enumerate(settings["accounts"]))
-    missing = [name for name in ("dev_key", "dev_secret") if single[name] is None]
+        return read_accounts_file(settings[way]) if way == _FILE else _numbered(way, settings[way])
+    missing = [name for name in ("dev_key", "dev_secret") if name not in settings]
     if missing:
         msg = (
             f"{', '.join(missing)}: not set; set dev_key and dev_secret, or accounts, or "
             "accounts_file"
         )
-        names = [name for name in ("accounts", _FILE, *missing) if settings.get(name) is None]
         unread = [
-            variable
-            for variable in map(variable_of, names)
-            if os.environ.get(variable, "") not in {"", "null"}
+            variable_of(name)
+            for name in ("accounts", _FILE, *missing)
+            if name not in settings and os.environ.get(variable_of(name), "") not in {"", "null"}
         ]
         if unread:
             msg += f"; {', '.join(unread)} in the environment: only read with --config=ENV"
         raise SettingsError(msg)
-    return [("", {"account": "default"} | {k: v for k, v in single.items() if v is not None})]
+    given = {name: settings[name] for name in single if name in settings}
+    return [("", {"account": "default", **given})]
 
 
-def _read_account(place: str, settings: Mapping[str, Any]) -> Account:
-    forms = [name for name in SECRET_FORMS if name in settings]
+def _numbered(setting: str, entries: list[Any]) -> list[tuple[str, Any]]:
+    return [(f"{setting}, entry {i}: ", entry) for i, entry in enumerate(entries, start=1)]
+
+
+def _read_account(entry: Any, shared: Mapping[str, Any]) -> Account:  # noqa: ANN401
+    if not isinstance(entry, dict):
+        msg = "must be a JSON object"
+        raise SettingsError(msg)
+    own = {name: value for name, value in entry.items() if value is not None}
+    problems = account_problems(own)
+    forms = [name for name in _SECRET_FORMS if name in own]
     if len(forms) != 1:  # not in the schema: as a `oneOf`, it costs as much as all else there
         problem = "only one of them can be set" if forms else "not set"
-        msg = f"{place}{', '.join(forms or ['dev_secret'])}: {problem}"
-        raise SettingsError(msg)
+        problems.append(f"{', '.join(forms or ['dev_secret'])}: {problem}")
+    if problems:
+        raise SettingsError(*problems)
     (form,) = forms
-    product: Product = settings.get("product", "sms")
-    given = {"base_url": BASE_URLS[product], **settings}
+    settings = {"product": "sms", **shared, **own}
+    settings.setdefault("base_url", BASE_URLS[settings["product"]])
     texts: dict[str, str] = {}
-    problems = []
     for name in ("account", "dev_key", form, "base_url"):
         try:
-            texts[name] = _resolved(name, given[name])
+            texts[name] = _resolved(name, settings[name])
         except ValueError as error:  # noqa: PERF203 - each is named
-            problems.append(f"{place}{name}: {error}")
+            problems.append(f"{name}: {error}")
     if problems:
         raise SettingsError(*problems)
     return Account(
         name=texts["account"],
         dev_key=texts["dev_key"],
         dev_secret=texts[form],
-        product=product,
+        product=settings["product"],
         url=texts["base_url"],
         currency=settings.get("currency"),
         enabled=settings.get("enabled", True),
@@ -192,11 +195,7 @@ def _read_account(place: str, settings: Mapping[str, Any]) -> Account:
 
 
 def _resolved(name: str, text: str) -> str:
-    """Return what the text of a setting stands for.
-
-    Raises:
-        ValueError: What is wrong with it, without showing it.
-    """
+    """Return what the text of a setting stands for, or raise a ValueError with what is wrong."""
     if name == "base_url":
         return _balance_url(text)
     if name == "dev_secret_file":
@@ -226,59 +225,53 @@ def _balance_url(base_url: str) -> str:
     Scheme and host are in lower case and the scheme's own port is left out, so that what is looked
     up by the address (adapter, proxy, connections) is found. A path prefix is kept.
     """
-    # `urlsplit` drops tabs and newlines silently, and a backslash is a slash to some.
+    # A backslash is a slash to some.
     _checked(base_url, {"contains a space, a control character or a backslash": r"[\0- \x7f\\]"})
     try:
-        user = "@" in urlsplit(base_url).netloc
-        prepared = requests.Request("GET", base_url.rstrip("/") + ENDPOINT).prepare()
-        parts = urlsplit(str(prepared.url))
-        host, port = parts.hostname or "", parts.port
+        url = parse_url(base_url)
+        host = (url.host or "").strip("[]")
         host.encode("idna")  # as the look-up will; it refuses an empty or overlong label
-    except ValueError:  # every error of `requests` about a URL is one too
+    except ValueError:
         msg = "is not a valid URL"
         raise ValueError(msg) from None
-    plain = parts.scheme == "http" and not is_loopback(host)
+    plain = url.scheme == "http" and not is_loopback(host)
     for problem, found in (
-        ("must not contain a user or password; use dev_key and dev_secret", user),
-        ("is not an https URL with a host", not host or parts.scheme not in _DEFAULT_PORTS),
+        ("must not contain a user or password; use dev_key and dev_secret", url.auth),
+        ("is not an https URL with a host", not host or url.scheme not in _DEFAULT_PORTS),
         ("must be https (http only to this machine, such as http://127.0.0.1:8642)", plain),
         ("must not contain a query or a fragment", "?" in base_url or "#" in base_url),
     ):
         if found:
             raise ValueError(problem)
-    if port == _DEFAULT_PORTS[parts.scheme]:
-        parts = parts._replace(netloc=parts.netloc.removesuffix(f":{port}"))
-    return parts.geturl()
+    port = None if url.port == _DEFAULT_PORTS[str(url.scheme)] else url.port
+    return url._replace(port=port, path=(url.path or "").rstrip("/") + ENDPOINT).url
 
 
-def read_accounts_file(path: str) -> list[tuple[str, Mapping[str, Any]]]:
+def read_accounts_file(path: str) -> list[tuple[str, Any]]:
     """Read the accounts' own settings from a file: a JSON array, or JSON Lines.
 
-    Each comes with the prefix under which to name them: its line, or its place in the array.
+    Each comes with the prefix under which to name it: its line, or its place in the array.
 
     Raises:
-        SettingsError: The file cannot be read, or something in it is wrong. A line is named by
-            its number and never shown.
+        SettingsError: The file cannot be read or has no account. A line that is not JSON is named
+            by its number and not shown.
     """
     place = f"{_FILE}: "
     entries: list[tuple[str, Any]] = []
     try:
         text = read_text(path)
         if text.lstrip().startswith("["):
-            for number, entry in enumerate(parse_json(text), start=1):
-                entries.append((f"{_FILE}, entry {number}: ", without_nulls(entry)))
+            entries = _numbered(_FILE, parse_json(text))
         else:
             # Not `splitlines`: it also splits at characters that a name may hold.
             for number, line in enumerate(text.split("\n"), start=1):
                 place = f"{_FILE}, line {number}: "
                 if line.strip():
-                    entries.append((place, without_nulls(parse_json(line, first_line=number))))
+                    entries.append((place, parse_json(line, first_line=number)))
     except ValueError as error:
         msg = f"{place}{error}"
         raise SettingsError(msg) from None
-    problems = [
-        f"{place}{problem}" for place, entry in entries for problem in account_problems(entry)
-    ]
-    if problems or not entries:
-        raise SettingsError(*problems or [f"{_FILE}: there is no account in it"])
+    if not entries:
+        msg = f"{_FILE}: there is no account in it"
+        raise SettingsError(msg)
     return entries

@@ -7,8 +7,8 @@ import json
 import os
 import re
 from collections import Counter
+from functools import partial
 from importlib.resources import files
-from itertools import islice
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from singer_sdk.typing import DEFAULT_JSONSCHEMA_VALIDATOR
@@ -17,14 +17,12 @@ from tap_balance.errors import MAX_PROBLEMS, SettingsError
 from tap_balance.snapshots import snapshot_of_run
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     import pendulum
     from jsonschema import ValidationError
 
 Product: TypeAlias = Literal["sms", "otp"]
-SECRET_FORMS = ("dev_secret", "dev_secret_env", "dev_secret_file")
-"""How an account in a list or file gives its secret: as text, or by reference."""
 
 LARGEST_FILE = 64 * 1024 * 1024
 """Bytes of a file that are read; a hundred thousand accounts need a quarter of it."""
@@ -34,8 +32,7 @@ _KEYS = ("dev_key", "dev_secret")
 
 _WORDS = {"true": True, "1": True, "yes": True, "on": True}
 _WORDS |= {"false": False, "0": False, "no": False, "off": False}
-# Python's own `int` and `float` also take 1_000, digits of other scripts, and "infinity".
-_INTEGER = re.compile(r"\s*[+-]?[0-9]{1,18}\s*", re.ASCII)
+# Python's own `float` also takes 1_000, digits of other scripts, and "infinity".
 _NUMBER = re.compile(r"\s*[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?\s*", re.ASCII)
 _SHARD = re.compile(r"([0-9]{1,6})/([0-9]{1,6})", re.ASCII)
 _KINDS = {
@@ -72,25 +69,22 @@ def read_files(sources: Sequence[str]) -> dict[str, Any]:
     """
     settings: dict[str, Any] = {}
     for path in sources:
-        if path != "ENV":
-            settings |= _read_config_file(path)
-    return settings
-
-
-def _read_config_file(path: str) -> dict[str, Any]:
-    if "{" in path:
-        # Somebody has put the settings there; a path is shown, and they must not be.
-        msg = "--config: is not a path; write the settings into a file, or use --config=ENV"
-        raise SettingsError(msg)
-    try:
-        config = parse_json(read_text(path))
+        if path == "ENV":
+            continue
+        if "{" in path:
+            # Somebody has put the settings there; a path is shown, and they must not be.
+            msg = "--config: is not a path; write the settings into a file, or use --config=ENV"
+            raise SettingsError(msg)
         problem = "is not a JSON object"
-    except ValueError as error:
-        config, problem = None, str(error)
-    if isinstance(config, dict):
-        return config
-    msg = f"--config {path if path.isprintable() else ascii(path)}: {problem}"
-    raise SettingsError(msg)
+        try:
+            config = parse_json(read_text(path))
+        except ValueError as error:
+            config, problem = None, str(error)
+        if not isinstance(config, dict):
+            msg = f"--config {path!r}: {problem}"
+            raise SettingsError(msg)
+        settings |= config
+    return settings
 
 
 def read_environment(schema: Mapping[str, Any]) -> dict[str, str]:
@@ -176,92 +170,67 @@ def check_settings(
 ) -> dict[str, Any]:
     """Check the types and ranges of all settings, fill in the defaults, drop what is unknown.
 
-    Null is not set, nor is empty text. `snapshot_at` is compared with `now`.
+    Null is not set, nor is empty text. `snapshot_at` is compared with `now`. What is inside a list
+    of accounts is not looked at: `read_accounts` does that.
 
     Raises:
         SettingsError: Something is wrong; each line names a setting, none shows a value.
     """
-    checked = _with_defaults(given, schema)
-    problems = []
-    for name, value in checked.items():
+    checked: dict[str, Any] = {}
+    problems: list[str] = []
+    for name, setting in schema["properties"].items():
+        value = given.get(name)
         try:
-            checked[name] = _from_text(value, schema["properties"][name]["type"])
-        except ValueError as error:  # noqa: PERF203 - each is named
+            value = _from_text(value, setting["type"]) if _is_set(name, value) else None
+        except ValueError as error:
             problems.append(f"{name}: {error}")
-            checked[name] = None
-    checked = {name: value for name, value in checked.items() if value is not None}
-    if isinstance(listed := checked.get("accounts"), list):
-        checked["accounts"] = [without_nulls(entry) for entry in listed]
+            continue
+        # `account` has no default here: whether it was set decides which form the accounts have.
+        if value is None and name != "account":
+            value = setting.get("default")
+        if value is not None:
+            checked[name] = value
     # The SDK's own check puts values into its messages, and the defaults into the config.
-    errors = list(DEFAULT_JSONSCHEMA_VALIDATOR(schema).iter_errors(checked))
+    shallow = checked | ({"accounts": []} if isinstance(checked.get("accounts"), list) else {})
+    errors = list(DEFAULT_JSONSCHEMA_VALIDATOR(schema).iter_errors(shallow))
     problems += [_explain(error) for error in errors]
-    invalid = {error.path[0] for error in errors if error.path}
-    if not invalid & {"snapshot_interval", "snapshot_at"}:
-        problems += _problems(snapshot_of_run, checked, now)
-    if "shard" in checked and "shard" not in invalid:
-        problems += _problems(parse_shard, checked["shard"])
+    invalid = {error.path[0] for error in errors}
+    valid = {name: value for name, value in checked.items() if name not in invalid}
+    for check in (partial(snapshot_of_run, now=now), parse_shard):
+        try:
+            check(valid)
+        except SettingsError as error:  # noqa: PERF203 - each is named
+            problems += error.problems
     if problems:
         raise SettingsError(*problems)
     return checked
 
 
-def _with_defaults(given: Mapping[str, Any], schema: Mapping[str, Any]) -> dict[str, Any]:
-    # `account` has none here: whether it was set decides which form the accounts have.
-    defaults = {
-        name: setting["default"]
-        for name, setting in schema["properties"].items()
-        if "default" in setting and name != "account"
-    }
-    return defaults | {
-        name: given[name] for name in schema["properties"] if _is_set(name, given.get(name))
-    }
-
-
 def _from_text(value: Any, types: Sequence[str]) -> Any:  # noqa: ANN401
-    """Read what a text stands for: variables hold texts only, and a file may quote each value.
-
-    Raises:
-        ValueError: It is not JSON where it has to be.
-    """
+    """Read what a text stands for: variables hold texts only, and a file may quote each value."""
+    if isinstance(value, str) and "string" not in types:
+        if "array" in types or "object" in types:
+            return parse_json(value)
+        if "boolean" in types:
+            return _WORDS.get(value.strip().lower(), value)
+        value = float(value) if _NUMBER.fullmatch(value) else value
     if "integer" in types and isinstance(value, float) and value.is_integer():
         return int(value)
-    if not isinstance(value, str) or "string" in types:
-        return value
-    if "array" in types or "object" in types:
-        return parse_json(value)
-    if "boolean" in types:
-        return _WORDS.get(value.strip().lower(), value)
-    pattern, kind = (_INTEGER, int) if "integer" in types else (_NUMBER, float)
-    return kind(value) if pattern.fullmatch(value) else value
+    return value
 
 
-def _problems(check: Callable[..., object], *arguments: object) -> tuple[str, ...]:
-    try:
-        check(*arguments)
-    except SettingsError as error:
-        return error.problems
-    return ()
+def account_problems(account: Mapping[str, Any]) -> list[str]:
+    """List what is wrong with the form of an account in a list or a file."""
+    return [_explain(error) for error in _ACCOUNT.iter_errors(account)]
 
 
-def account_problems(entry: Any) -> list[str]:  # noqa: ANN401
-    """List what is wrong with the form of an account that is not from the settings."""
-    return [_explain(error) for error in _ACCOUNT.iter_errors(entry)]
-
-
-def without_nulls(entry: Any) -> Any:  # noqa: ANN401
-    """Leave out what is null in an account: it is not set."""
-    if not isinstance(entry, dict):
-        return entry
-    return {name: value for name, value in entry.items() if value is not None}
-
-
-def parse_shard(text: str) -> tuple[int, int]:
-    """Read a shard, `i/n`: i, from 1 to n, and n.
+def parse_shard(settings: Mapping[str, Any]) -> tuple[int, int]:
+    """Read the shard of a run, `i/n`: i, from 1 to n, and n. Where it is not set, it is 1/1.
 
     Raises:
         SettingsError: It is not a valid shard.
     """
-    match = _SHARD.fullmatch(text)
+    match = _SHARD.fullmatch(settings.get("shard", "1/1"))
     index, count = map(int, match.groups()) if match else (0, 0)
     if not 1 <= index <= count:
         msg = "shard: must be i/n with i from 1 to n, such as 1/4"
@@ -275,39 +244,28 @@ def unknown_settings(config: Mapping[str, Any], schema: Mapping[str, Any]) -> li
     They are no error: Meltano passes on whatever else is in the tap's `config`.
     """
     known = schema["properties"]
-    unknown = (name for name in config if name not in known)
-    return [
-        f"unknown setting {_shown(name)} ignored{_hint([name], known)}"
-        for name in islice(unknown, MAX_PROBLEMS)
-    ]
-
-
-def _kind_of(setting: Mapping[str, Any]) -> str:
-    types = [setting["type"]] if isinstance(setting["type"], str) else setting["type"]
-    return " or ".join(_KINDS[name] for name in types if name in _KINDS)
+    unknown = [name for name in config if name not in known][:MAX_PROBLEMS]
+    return [f"unknown setting {_shown(name)} ignored{_hint([name], known)}" for name in unknown]
 
 
 def _explain(error: ValidationError) -> str:
     """Describe what is wrong with a setting, without its value: jsonschema's messages show it."""
-    path = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in error.path)
-    where = path.removeprefix(".")
+    where = ".".join(map(str, error.path))
     schema: Any = error.schema
     instance: Any = error.instance
     rule: Any = error.validator_value
-    if error.validator == "required":  # only accounts have this rule
-        prefix = f"{where}." if where else ""
-        missing = [name for name in ("account", "dev_key") if name not in instance]
-        missing += [] if any(name in instance for name in SECRET_FORMS) else ["dev_secret"]
-        return ", ".join(f"{prefix}{name}" for name in missing) + ": not set"
     kind = "pattern" if "pattern" in schema and error.validator == "maxLength" else error.validator
     if kind == "additionalProperties":
         known = schema["properties"]
         unknown = sorted(name for name in instance if name not in known)
         line = f"unknown key {', '.join(map(_shown, unknown))}; known are {', '.join(known)}"
         line += _hint(unknown, known)
+    elif kind == "required":
+        line = f"{', '.join(name for name in rule if name not in instance)}: not set"
     elif kind == "type":
-        quotes = "; put quotes around it" if "string" in schema["type"] else ""
-        line = f"must be {_kind_of(schema)}" + quotes
+        types = [rule] if isinstance(rule, str) else rule
+        line = f"must be {' or '.join(_KINDS[name] for name in types if name in _KINDS)}"
+        line += "; put quotes around it" if "string" in types else ""
     elif kind == "enum":
         line = f"must be one of {', '.join(rule)}"
     else:

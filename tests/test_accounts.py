@@ -63,7 +63,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"dev_key": "SHOW-ME-NOT"}, "dev_secret: not set"),
     ({**KEYS, "accounts": [{"account": "a", **KEYS}]}, "cannot be set together with accounts"),
     ({"account": "x", "accounts": [{"account": "a", **KEYS}]}, "account: cannot be set together"),
-    ({"accounts": [{"account": "SHOW-ME-NOT", **KEYS}] * 2}, "accounts[1].account: the same name"),
+    ({"accounts": [{"account": "SHOW-ME-NOT", **KEYS}] * 2}, "entry 2: account: the same name"),
     ({**KEYS, "product": "SHOW-ME-NOT"}, "product: must be one of sms, otp"),
     ({**KEYS, "base_url": "http://SHOW-ME-NOT.example"}, "base_url: must be https"),
     ({**KEYS, "base_url": "https://u:SHOW-ME-NOT@x.example"}, "base_url: must not contain a user"),
@@ -82,11 +82,11 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({**KEYS, "account": " "}, "account: is empty"),
     ({**KEYS, "account": "SHOW\x00ME-NOT"}, "account: contains a character"),
     ({**KEYS, "account": "SHOW-ME-NOT" * 50}, "account: must have at most 255 characters"),
-    ({"accounts": [{"account": "a", **KEYS, "dev_secert": "SHOW-ME-NOT"}]}, "accounts[0]: unknown"),
-    ({"accounts": [{"account": "a", "dev_key": "k"}]}, "accounts[0].dev_secret: not set"),
+    ({"accounts": [{"account": "a", **KEYS, "dev_secert": "SHOW-ME-NOT"}]}, "entry 1: unknown"),
+    ({"accounts": [{"account": "a", "dev_key": "k"}]}, "accounts, entry 1: dev_secret: not set"),
     ({"accounts": "SHOW-ME-NOT"}, "accounts: is not JSON (line 1, column 1)"),
     ({"accounts": {"account": "SHOW-ME-NOT"}}, "accounts: must be a JSON list"),
-    ({"accounts": ["SHOW-ME-NOT"]}, "accounts[0]: must be a JSON object"),
+    ({"accounts": ["SHOW-ME-NOT"]}, "accounts, entry 1: must be a JSON object"),
     ({**KEYS, "request_timeout": "SHOW-ME-NOT"}, "request_timeout: must be a number"),
     ({**KEYS, "request_timeout": 0}, "request_timeout: must be more than 0"),
     ({**KEYS, "request_timeout": "nan"}, "request_timeout: must be a number"),
@@ -111,10 +111,13 @@ def test_a_wrong_setting_is_named_and_its_value_is_not_shown(
         assert shown not in text
 
 
-def test_what_an_account_lacks_is_listed_in_one_line() -> None:
+def test_all_that_an_account_lacks_is_named() -> None:
     with pytest.raises(SettingsError) as refusal:
         read(accounts=[{"account": "a"}])
-    assert refusal.value.problems == ("accounts[0].dev_key, accounts[0].dev_secret: not set",)
+    assert refusal.value.problems == (
+        "accounts, entry 1: dev_key: not set",
+        "accounts, entry 1: dev_secret: not set",
+    )
 
 
 def test_a_whole_number_may_be_written_with_a_point() -> None:
@@ -125,7 +128,7 @@ def test_a_whole_number_may_be_written_with_a_point() -> None:
 @pytest.mark.parametrize("text", ["", "1", "0/2", "3/2", "1/0", "-1/2", "1/2/3", "a/b", "1 / 2"])
 def test_what_is_no_shard_is_refused(text: str) -> None:
     with pytest.raises(SettingsError, match="shard: must be i/n"):
-        parse_shard(text)
+        parse_shard({"shard": text})
 
 
 def sharded(names: list[str], shard: str | None) -> list[str]:

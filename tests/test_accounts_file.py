@@ -55,7 +55,7 @@ def test_both_forms_give_the_same_accounts(tmp_path: Path, content: bytes) -> No
             "accounts_file, line 3: is not JSON (line 3, column 1)",
         ),
         (f"{LINE}\n[{LINE}]".encode(), "accounts_file, line 2: must be a JSON object"),
-        (f"{LINE}\n{{}}".encode(), "accounts_file, line 2: account, dev_key, dev_secret: not set"),
+        (f"{LINE}\n{{}}".encode(), "accounts_file, line 2: account, dev_key: not set"),
         (f"{LINE}\n{LINE}".encode(), "line 2: account: the same name as in accounts_file, line 1"),
         (
             f'{LINE[:-1]}, "secret": "SHOW-ME-NOT"}}'.encode(),
