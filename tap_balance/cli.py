@@ -29,24 +29,34 @@ def run(args: Sequence[str] | None = None) -> int:
     for variable in ("LOGLEVEL", "SINGER_SDK_LOG_CONFIG"):
         if not os.environ.get(variable):
             os.environ.pop(variable, None)  # the SDK takes an empty one for a level or a file
+    # Both write what a server said, in their own words, before this tap can look at it.
+    for library in ("urllib3", "requests"):
+        logging.getLogger(library).propagate = False
     try:
-        status = 1 if _environment_is_wrong() else _run(args)
-        if sys.stdout is not None:
-            sys.stdout.flush()
-    except RunEndedError as end:
-        logger.error("%s", end)  # noqa: TRY400 - a line, not a traceback
-        status = end.exit_status
-    except OSError as error:
-        logger.error("%s", _explain(error))  # noqa: TRY400
-        status = 1
+        _check_environment()
+        status = _run(args)
+        sys.stdout.flush()
+    except (Exception, RunEndedError) as error:  # noqa: BLE001
+        for line in _explain(error):
+            logger.error("%s", line)  # noqa: TRY400 - a line, not a traceback
+        status = error.exit_status if isinstance(error, RunEndedError) else 1
     logging.shutdown()
     return status
 
 
+def _check_environment() -> None:
+    """Look for what the SDK and Python would answer with a traceback, or not at all."""
+    if sys.stdout is None:
+        msg = "stdout is closed, so nothing can be written; connect a target or a file."
+        raise RunEndedError(msg, exit_status=1)
+    variable = "TAP_BALANCE_LOGLEVEL" if os.environ.get("TAP_BALANCE_LOGLEVEL") else "LOGLEVEL"
+    level = os.environ.get(variable, "INFO").upper()
+    if not isinstance(logging.getLevelName(level), int):
+        msg = f"{variable}: must be DEBUG, INFO, WARNING, ERROR or CRITICAL."
+        raise SettingsError(msg)
+
+
 def _run(args: Sequence[str] | None) -> int:
-    # Both write what a server said, in their own words, before this tap can look at it.
-    for library in ("urllib3", "requests"):
-        logging.getLogger(library).propagate = False
     try:
         command = TapBalance.cli  # sets up the log
     except Exception as error:  # noqa: BLE001
@@ -61,39 +71,20 @@ def _run(args: Sequence[str] | None) -> int:
         command(args, prog_name=TapBalance.name)
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else 1
-    except SettingsError as error:
-        for problem in error.problems:
-            logger.error("%s", problem)  # noqa: TRY400
-        logger.error("Invalid settings; no requests were sent.")  # noqa: TRY400
-    except AccountsFailedError:
-        pass  # each was logged when it failed
-    except MappingError as error:
-        logger.error("stream_maps: %s Correct the setting.", error)  # noqa: TRY400
-    except SingerSDKError as error:
-        logger.error("%s", error)  # noqa: TRY400
-    except Exception as error:  # noqa: BLE001
-        logger.error("%s", _explain(error))  # noqa: TRY400
-    return 1
+    return 0
 
 
-def _environment_is_wrong() -> bool:
-    """Look for what the SDK and Python would answer with a traceback, or not at all."""
-    if sys.stdout is None:
-        logger.error("stdout is closed, so nothing can be written; connect a target or a file.")
-        return True
-    for variable in ("TAP_BALANCE_LOGLEVEL", "LOGLEVEL"):
-        if level := os.environ.get(variable):
-            if isinstance(logging.getLevelName(level.upper()), int):
-                return False
-            logger.error("%s: must be DEBUG, INFO, WARNING, ERROR or CRITICAL.", variable)
-            return True
-    return False
-
-
-def _explain(error: Exception) -> str:
-    """Say where something unforeseen failed, without its text, which may hold a secret."""
+def _explain(error: Exception | RunEndedError) -> Sequence[str]:
+    """Say in lines for the log what ended the run; what is unforeseen may hold a secret."""
+    if isinstance(error, SettingsError):
+        return *error.problems, "Invalid settings; no requests were sent."
+    if isinstance(error, AccountsFailedError):
+        return ()  # each was logged when it failed
+    if isinstance(error, MappingError):
+        return (f"stream_maps: {error} Correct the setting.",)
+    if isinstance(error, (SingerSDKError, RunEndedError)):
+        return (str(error),)
     if isinstance(error, OSError):
         # What is read has errors of its own; this comes from --discover, --about and --version.
-        return f"stdout cannot be written ({error.strerror})."
-    explained = defect(error)
-    return f"{explained}. {explained.next_step}"
+        return (f"stdout cannot be written ({error.strerror}).",)
+    return (str(defect(error)),)

@@ -8,7 +8,7 @@ import socket
 import ssl
 import traceback
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 from urllib.parse import unquote, unquote_plus
 
 import requests
@@ -23,7 +23,7 @@ MAX_PROBLEMS = 10
 """Lines about invalid settings that are shown at most."""
 
 _LONGEST_MESSAGE = 100
-_JSON_ESCAPE = re.compile(r"\\u([0-9a-fA-F]{4})")
+_JSON_ESCAPE = re.compile(r"\\(?:u([0-9a-fA-F]{4})|(.))")
 
 
 class SettingsError(ConfigurationError):
@@ -54,13 +54,13 @@ class AccountError(Exception):
     unreachable: bool = field(default=False, kw_only=True)
 
     def __str__(self) -> str:
-        """Return what happened; the rest is for `line`."""
-        return self.happened
+        """Return what happened and what to do next."""
+        return f"{self.happened}. {self.next_step}"
 
     def line(self, account: str) -> str:
         """Report in one line which account failed, what happened and what to do next."""
         # `repr` keeps a name on one line, whatever characters it has.
-        return f"account {account!r}: {self.happened}. {self.next_step}"
+        return f"account {account!r}: {self}"
 
 
 @dataclass(eq=False)
@@ -93,11 +93,6 @@ class RunEndedError(BaseException):
         self.exit_status = exit_status
 
 
-class _Rule(NamedTuple):
-    meaning: str
-    next_step: str
-
-
 _LATER = "This usually resolves by the next run; if it persists, contact EngageLab support."
 TOO_MANY = "Lower max_concurrency or run less often."
 _CHECK_KEY = (
@@ -109,49 +104,45 @@ CHECK_NETWORK = (
     "proxy."
 )
 
-_UNEXPECTED = _Rule("an unexpected status", _CHECK_URL)
+# What a status and the API's code mean, and what to do next.
+_UNEXPECTED = ("an unexpected status", _CHECK_URL)
 
 # "EngageLab SMS: Query Balance", table of errors. The same code means different things under
-# different HTTP statuses (2002), so a rule needs both; (status, None) is for codes not listed.
-RULES: dict[tuple[int, int | None], _Rule] = {
-    (500, 1000): _Rule("internal error of the API", _LATER),
-    (401, 2001): _Rule("authentication failed: wrong key or secret", _CHECK_KEY),
-    (401, 2002): _Rule(
+# different HTTP statuses (2002), so a rule needs both; (status, None) is for codes not listed, and
+# the first digit alone for statuses not listed.
+_RULES: dict[tuple[int, int | None], tuple[str, str]] = {
+    (3, None): ("a redirect, which is never followed", _CHECK_URL),
+    (5, None): ("the server failed", _LATER),
+    (500, 1000): ("internal error of the API", _LATER),
+    (401, 2001): ("authentication failed: wrong key or secret", _CHECK_KEY),
+    (401, 2002): (
         "authentication failed: the key has expired or is disabled",
         "Enable the key or create a new one in the EngageLab console.",
     ),
-    (403, 2002): _Rule(
+    (403, 2002): (
         "the merchant of this account has been deleted",
         "Remove the account from the settings, or ask EngageLab to restore it.",
     ),
-    (403, 2004): _Rule(
+    (403, 2004): (
         "the key may not call this API",
         "Give the key access to the balance API in the EngageLab console.",
     ),
-    (200, None): _Rule("an error instead of a balance", _CHECK_KEY),
-    (401, None): _Rule("authentication failed", _CHECK_KEY),
-    (403, None): _Rule(
+    (200, None): ("an error instead of a balance", _CHECK_KEY),
+    (401, None): ("authentication failed", _CHECK_KEY),
+    (403, None): (
         "access refused",
         "Check the key's permissions and its IP allow-list in the EngageLab console.",
     ),
-    (404, None): _Rule("no such address", _CHECK_URL),
-    (408, None): _Rule("request timeout", _LATER),
-    (425, None): _Rule("too early", _LATER),
-    (429, None): _Rule("too many requests", TOO_MANY),
+    (404, None): ("no such address", _CHECK_URL),
+    (408, None): ("request timeout", _LATER),
+    (425, None): ("too early", _LATER),
+    (429, None): ("too many requests", TOO_MANY),
     (501, None): _UNEXPECTED,  # like 505, it does not change by itself
-    (502, None): _Rule("bad gateway", _LATER),
-    (503, None): _Rule("service unavailable", _LATER),
-    (504, None): _Rule("gateway timeout", _LATER),
+    (502, None): ("bad gateway", _LATER),
+    (503, None): ("service unavailable", _LATER),
+    (504, None): ("gateway timeout", _LATER),
     (505, None): _UNEXPECTED,
 }
-_OTHERS = {
-    3: _Rule("a redirect, which is never followed", _CHECK_URL),
-    5: _Rule("the server failed", _LATER),
-}
-"""The rules of statuses that are not listed, by their first digit."""
-
-_RETRIED = {_LATER, TOO_MANY}
-"""The next steps of errors that another attempt may help against."""
 
 
 def api_error(
@@ -166,14 +157,14 @@ def api_error(
     the status alone does ("EngageLab SMS: Query Balance"). The message is free of secrets already
     (`safe_text`); `retry_after` is the seconds that the server asked to wait.
     """
-    others = _OTHERS.get(status // 100, _UNEXPECTED)
-    rule = RULES.get((status, code)) or RULES.get((status, None), others)
+    keys = (status, code), (status, None), (status // 100, None)
+    meaning, next_step = next((_RULES[key] for key in keys if key in _RULES), _UNEXPECTED)
     details = ("" if code is None else f", code {code}") + (f" ({message})" if message else "")
-    happened = f"HTTP {status}{details}: {rule.meaning}"
-    if rule.next_step not in _RETRIED:
-        return AccountError(happened, rule.next_step)
+    happened = f"HTTP {status}{details}: {meaning}"
+    if next_step not in {_LATER, TOO_MANY}:  # another attempt would not help
+        return AccountError(happened, next_step)
     limited = status == requests.codes.too_many
-    return RetriableError(happened, rule.next_step, retry_after=retry_after, rate_limited=limited)
+    return RetriableError(happened, next_step, retry_after=retry_after, rate_limited=limited)
 
 
 def defect(error: Exception) -> AccountError:
@@ -199,11 +190,11 @@ def _unwrapped(text: str) -> Iterator[str]:
         bare = text
         for _ in range(3):
             bare = html.unescape(unquoted(bare))
-            bare = _JSON_ESCAPE.sub(lambda match: chr(int(match[1], 16)), bare)
-            bare = bare.replace("\\/", "/")
             yield bare
-            # JSON's other escapes; what \\u has made of a letter in two halves becomes one.
-            bare = re.sub(r"\\(.)", r"\1", bare)
+            bare = _JSON_ESCAPE.sub(
+                lambda match: chr(int(match[1], 16)) if match[1] else match[2], bare
+            )
+            # What \\u has made of a letter in two halves becomes one.
             bare = bare.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
             yield bare
 
@@ -220,7 +211,6 @@ _NOT_CONNECTED: tuple[tuple[_Kind, str], ...] = (
     (_TIMEOUT, "no connection to {host} in time"),
     (ConnectionRefusedError, "{host} refused the connection"),
     (ssl.SSLError, "no TLS connection to {host}"),
-    (ConnectionError, "the connection to {host} broke before the response was complete"),
     (OSError, "no connection to {host}"),
 )
 _NO_RESPONSE: tuple[tuple[_Kind, str], ...] = (
@@ -242,24 +232,18 @@ def connection_error(
     for cause in causes:
         if isinstance(cause, ssl.SSLCertVerificationError):
             reason = _CERTIFICATE_DATES.get(cause.verify_code, cause.verify_message)
-            reason = safe_text(reason, secrets)
             return AccountError(
-                f"the certificate of {host} is not trusted ({reason})",
+                f"the certificate of {host} is not trusted ({safe_text(reason, secrets)})",
                 "If your network has a CA of its own, name its file in REQUESTS_CA_BUNDLE; "
                 "otherwise check base_url.",
                 unreachable=True,
             )
     if not connected and isinstance(error, ValueError):
         # An address that cannot be used: LocationValueError, InvalidProxyURL, InvalidSchema, ...
-        if "SOCKS" in str(error):
-            return AccountError(
-                f"{host} is behind a SOCKS proxy, and the Python package PySocks is missing",
-                "Install PySocks in the environment of the tap, or set HTTPS_PROXY and ALL_PROXY "
-                "to a proxy that uses HTTP.",
-            )
         return AccountError(
             f"no request can be sent to {host} ({type(error).__name__})",
-            "Check base_url, and HTTPS_PROXY and ALL_PROXY in the environment.",
+            "Check base_url, and HTTPS_PROXY and ALL_PROXY in the environment; a SOCKS proxy needs "
+            "the Python package PySocks.",
         )
     happened = next(
         text

@@ -55,7 +55,7 @@ def timed(listed: list[Account], **limits: float) -> tuple[list[tuple[Account, O
 
 
 def errors_in(outcomes: list[tuple[Account, Outcome]]) -> dict[str, str]:
-    return {a.name: str(error) for a, error in outcomes if isinstance(error, AccountError)}
+    return {a.name: error.happened for a, error in outcomes if isinstance(error, AccountError)}
 
 
 @pytest.fixture

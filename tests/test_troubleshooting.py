@@ -56,7 +56,7 @@ def test_an_answers_message_is_what_the_tap_says(message: str) -> None:
     match = re.match(r"HTTP (\d+)(?:, code (\d+))? \(MESSAGE\): ", message)
     assert match
     code = int(match[2]) if match[2] else None
-    assert str(api_error(int(match[1]), code, "MESSAGE")) == message
+    assert api_error(int(match[1]), code, "MESSAGE").happened == message
 
 
 def rest_of(message: str, source: Source) -> list[str]:
