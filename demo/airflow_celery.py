@@ -226,8 +226,8 @@ class Cluster(Airflow):
     ) -> None:
         self.here = home / "here"
         self.here.mkdir(parents=True, exist_ok=True)
-        super().__init__(home, {}, {}, constants, {"project": str(self.here / "project")})
-        self.constants = constants
+        project = repr(str(self.here / "project"))
+        super().__init__(home, {}, {}, {"PROJECT": project, **constants})
         self.latency = latency
         self.database = database
         self._settings = settings

@@ -40,7 +40,6 @@ class Airflow:
         settings: The environment for Meltano, as the connection `tap_balance` holds it.
         destination: The connection `tap_balance_destination`.
         constants: What is edited in the copy of settings.py, as its source has it.
-        options: What differs in the Variable `tap_balance`.
     """
 
     def __init__(
@@ -49,26 +48,21 @@ class Airflow:
         settings: Mapping[str, Any],
         destination: Mapping[str, Any],
         constants: Mapping[str, str],
-        options: Mapping[str, str] | None = None,
     ) -> None:
         self.home = home
         home.mkdir(parents=True, exist_ok=True)
         self.port = port = _free_port()
         extra = {"conn_type": "generic", "extra": settings}
         self.project = meltano_project.make(home / "project")
+        self.constants = {
+            "MELTANO": repr(str(ROOT / ".venvs" / "meltano" / "bin" / "meltano")),
+            "PROJECT": repr(str(self.project)),
+            **constants,
+        }
         self.dags = home / "dags"
-        copy_dags(self.dags, constants)
+        copy_dags(self.dags, self.constants)
         temporary = home / "tmp"
         temporary.mkdir(exist_ok=True)
-        variable = {
-            "alerts": "tap_balance_marts.balance_alerts",
-            "dbt": "dbt-postgres",
-            "loader": "target-postgres",
-            "meltano": str(ROOT / ".venvs" / "meltano" / "bin" / "meltano"),
-            "project": str(self.project),
-            "table": "tap_balance.balance",
-            **(options or {}),
-        }
         self.environment = os.environ | {
             "MELTANO_CLI_DISABLE_VERSION_CHECK": "1",
             "AIRFLOW_HOME": str(home),
@@ -83,7 +77,6 @@ class Airflow:
             "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"http://127.0.0.1:{port}/execution/",
             "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
             "AIRFLOW__CORE__PARALLELISM": "4",
-            "AIRFLOW_VAR_TAP_BALANCE": json.dumps(variable),
             "TMPDIR": str(temporary),
         }
 

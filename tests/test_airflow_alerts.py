@@ -86,7 +86,7 @@ def started(
         )
     destination = {"conn_type": "postgres", "host": made.socket_folder, "login": "postgres"}
     airflow = Airflow(
-        home, {}, {**destination, "schema": "alerts"}, {"RETRIES": "0"}, {"alerts": "alerts"}
+        home, {}, {**destination, "schema": "alerts"}, {"RETRIES": "0", "ALERTS": "'alerts'"}
     )
     with (
         (home / "runs.log").open("w") as stderr,

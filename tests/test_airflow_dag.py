@@ -178,23 +178,34 @@ def call(airflow_database: Path) -> Iterator[Callable[..., Any]]:
         (1440, "0 0 * * *"),
     ],
 )
-def test_the_schedule_and_the_interval_agree_and_the_interval_is_the_taps(
+def test_the_schedule_is_that_of_the_intervals(
     call: Callable[..., Any], minutes: int, schedule: str
 ) -> None:
     assert call("cron", minutes) == schedule
+
+
+@pytest.mark.parametrize(
+    ("minutes", "moment"),
+    [
+        (1, pendulum.datetime(2026, 3, 29, 1, 7, 30)),
+        (15, pendulum.datetime(2026, 1, 31, 10, 59, 59)),
+        (60, pendulum.datetime(2026, 1, 31)),
+        (180, pendulum.datetime(2026, 3, 29, 1, 7, 30)),
+        (1440, pendulum.datetime(2026, 1, 31, 10, 59, 59)),
+    ],
+)
+def test_the_interval_of_a_run_is_the_taps_at_its_begin(
+    call: Callable[..., Any], minutes: int, moment: pendulum.DateTime
+) -> None:
     assert call("connect", {"TAP_BALANCE_ACCOUNTS": ACCOUNTS}) == "connected"
-    for moment in (
-        pendulum.datetime(2026, 1, 31),
-        pendulum.datetime(2026, 1, 31, 10, 59, 59),
-        pendulum.datetime(2026, 3, 29, 1, 7, 30),
-    ):
-        shapes = call("plan", moment.float_timestamp, minutes, 3)
-        assert [shape.pop("shard") for shape in shapes] == ["1/3", "2/3", "3/3"]
-        assert shapes == [shapes[0]] * 3
-        interval = parse_interval(shapes[0]["interval"])
-        assert interval == minutes * 60
-        assert shapes[0]["snapshot_at"] == utc_seconds(start_of_interval(moment, interval))
-        assert re.fullmatch(r"3 \([0-9a-f]{16}\)", shapes[0]["accounts"])
+    shapes = call("plan", moment.float_timestamp, minutes, 3)
+    assert [shape.pop("TAP_BALANCE_SHARD") for shape in shapes] == ["1/3", "2/3", "3/3"]
+    assert shapes == [shapes[0]] * 3
+    interval = parse_interval(shapes[0]["TAP_BALANCE_SNAPSHOT_INTERVAL"])
+    assert interval == minutes * 60
+    snapshot_at = shapes[0]["TAP_BALANCE_SNAPSHOT_AT"]
+    assert snapshot_at == utc_seconds(start_of_interval(moment, interval))
+    assert re.fullmatch(r"3 \([0-9a-f]{16}\)", shapes[0]["PLANNED_ACCOUNTS"])
 
 
 def file_of(folder: Path, text: str) -> dict[str, str]:
@@ -209,63 +220,67 @@ def test_a_worker_whose_accounts_differ_from_the_plan_names_itself(
     off: list[dict[str, Any]] = [*ACCOUNTS[:2], {**ACCOUNTS[2], "enabled": False}]
     assert call("connect", {"TAP_BALANCE_ACCOUNTS": off}) == "connected"
     [shape] = call("plan", 0, 60, 1)
+    planned = shape["PLANNED_ACCOUNTS"]
     for same in (
         file_of(tmp_path, "\n".join(map(json.dumps, off)) + "\n\n"),
         file_of(tmp_path, "\n".join(map(json.dumps, reversed(off)))),
         file_of(tmp_path, "\ufeff" + json.dumps(off)),
-        {"TAP_BALANCE_ACCOUNTS": json.dumps(off)},
         {"TAP_BALANCE_ACCOUNTS": json.dumps([a | {"dev_secret": "rotated"} for a in off])},
+        # An account that is switched off is no part of the run.
+        {"TAP_BALANCE_ACCOUNTS": off[:2]},
     ):
-        # An account that is switched off is in the plan, but needs no row.
-        names = call("verified_accounts", shape, same)
+        assert call("connect", same) == "connected"
+        names, found = call("read_accounts", planned)
         assert sorted(names) == sorted(entry["account"] for entry in off[:2])
+        assert found == planned
     for other, count in (
-        ({"TAP_BALANCE_ACCOUNTS": json.dumps(off[:2])}, 2),
-        ({"TAP_BALANCE_ACCOUNTS": json.dumps(ACCOUNTS)}, 3),
-        ({"TAP_BALANCE_ACCOUNTS": json.dumps([*off[:2], off[2] | {"account": "other"}])}, 3),
-        ({"TAP_BALANCE_ACCOUNTS": json.dumps([*off[:2], off[2] | {"product": "otp"}])}, 3),
-        ({"TAP_BALANCE_ACCOUNTS": json.dumps(off), "TAP_BALANCE_PRODUCT": "otp"}, 3),
+        ({"TAP_BALANCE_ACCOUNTS": off[:1]}, 1),
+        ({"TAP_BALANCE_ACCOUNTS": ACCOUNTS}, 3),
+        ({"TAP_BALANCE_ACCOUNTS": [off[0], off[1] | {"account": "other"}]}, 2),
+        ({"TAP_BALANCE_ACCOUNTS": [off[0], off[1] | {"product": "otp"}]}, 2),
+        ({"TAP_BALANCE_ACCOUNTS": off, "TAP_BALANCE_PRODUCT": "otp"}, 2),
     ):
-        error = call("verified_accounts", shape, other)
+        assert call("connect", other) == "connected"
+        error = call("read_accounts", planned)
         start = f"AirflowFailException: {HOST} has other accounts than the plan of this run: "
         assert error.startswith(f"{start}{count} (")
-        assert error.endswith(f", planned {shape['accounts']}")
+        assert error.endswith(f", planned {planned}")
 
 
-NO_LIST = (
-    "AirflowFailException: TAP_BALANCE_ACCOUNTS: not a list of accounts; `tap-balance --test` "
-    "reports what is wrong"
-)
-NO_ACCOUNTS = (
-    "AirflowFailException: none of TAP_BALANCE_ACCOUNTS_FILE, TAP_BALANCE_ACCOUNTS and "
-    "TAP_BALANCE_DEV_KEY is in the extra of the connection 'tap_balance' (a .env is not read)"
-)
-NO_FILE = (  # with a retry: another worker may have it
-    f"AirflowException: TAP_BALANCE_ACCOUNTS_FILE: cannot be read on {HOST} "
-    "(No such file or directory)"
-)
+AT = f"the accounts on {HOST}: tap_balance.errors.SettingsError: "
 
 
 @pytest.mark.parametrize(
-    ("variables", "outcome"),
-    [
-        ({"TAP_BALANCE_DEV_KEY": "key", "TAP_BALANCE_ACCOUNT": "main"}, ["main"]),
-        ({"TAP_BALANCE_DEV_KEY": "key"}, ["default"]),
-        ({}, NO_ACCOUNTS),
-        ({"TAP_BALANCE_ACCOUNTS": "[]"}, NO_LIST),
-        ({"TAP_BALANCE_ACCOUNTS": f'["{SECRET}"]'}, NO_LIST),
-        ({"TAP_BALANCE_ACCOUNTS": f'{{"{SECRET}"'}, NO_LIST),
-        (
-            {"TAP_BALANCE_ACCOUNTS_FILE": "nowhere"},
-            NO_FILE,
-        ),
-    ],
+    ("variables", "names"),
+    [({"TAP_BALANCE_ACCOUNT": "main"}, ["main"]), ({}, ["default"])],
+    ids=["named", "without a name"],
 )
-def test_accounts_are_read_from_where_the_tap_takes_them(
-    call: Callable[..., Any], tmp_path: Path, variables: dict[str, str], outcome: str | list[str]
+def test_the_tap_reads_the_accounts(
+    call: Callable[..., Any], variables: dict[str, Any], names: list[str]
 ) -> None:
-    result = call("read_accounts", variables, str(tmp_path))
-    assert (result if isinstance(outcome, str) else result[0]) == outcome
+    pair = {"TAP_BALANCE_DEV_KEY": "key", "TAP_BALANCE_DEV_SECRET": SECRET}
+    assert call("connect", pair | variables) == "connected"
+    assert call("read_accounts")[0] == names
+
+
+@pytest.mark.parametrize(
+    ("variables", "kind", "reason"),
+    [
+        ({"NONE": ""}, "AirflowFailException", "dev_key, dev_secret: not set"),
+        ({"TAP_BALANCE_ACCOUNTS": [SECRET]}, "AirflowFailException", "accounts"),
+        ({"TAP_BALANCE_ACCOUNTS": f'{{"{SECRET}"'}, "AirflowFailException", "accounts"),
+        # With a retry: another worker may have it.
+        ({"TAP_BALANCE_ACCOUNTS_FILE": "nowhere"}, "AirflowException", "accounts_file: cannot be "),
+    ],
+    ids=["none", "no list of accounts", "not JSON", "a missing file"],
+)
+def test_what_the_tap_says_is_wrong_with_the_accounts_is_the_exception(
+    call: Callable[..., Any], variables: dict[str, Any], kind: str, reason: str
+) -> None:
+    assert call("connect", variables) == "connected"
+    message = call("read_accounts")
+    assert message.startswith(f"{kind}: {AT}{reason}")
+    assert SECRET not in message
 
 
 @pytest.mark.parametrize("extra", ["", {}, [SECRET], {"dev_secret": SECRET}, SECRET], ids=str)
@@ -273,19 +288,19 @@ def test_a_wrong_connection_is_one_line_without_its_values(
     call: Callable[..., Any], extra: object
 ) -> None:
     assert call("connect", extra) == (
-        "AirflowFailException: the extra of the connection 'tap_balance' must be a JSON object "
-        "with environment variables for Meltano, such as TAP_BALANCE_ACCOUNTS_FILE; see "
-        ".env.example"
+        "AirflowFailException: connection 'tap_balance': its extra must be a JSON object of "
+        "environment variables"
     )
 
 
 def test_check_names_each_row_that_was_lost_and_publish_is_skipped_where_none_can_be_read(
     call: Callable[..., Any], postgres: embedded.Postgres
 ) -> None:
-    lost = [{"account": name} for name in ("lost", "never loaded")]
+    lost = [account(name, "example") for name in ("lost", "never loaded")]
     assert call("connect", {"TAP_BALANCE_ACCOUNTS": [*ACCOUNTS, *lost]}) == "connected"
     [shape] = call("plan", 3600, 60, 1)
-    assert shape["snapshot_at"] == "1970-01-01T01:00:00Z"
+    snapshot_at = shape["TAP_BALANCE_SNAPSHOT_AT"]
+    assert snapshot_at == "1970-01-01T01:00:00Z"
     postgres = postgres.create_database("checked")
     connection = {"conn_type": "postgres", "host": postgres.socket_folder, "login": "postgres"}
     call("connect_destination", {**connection, "schema": "checked"})
@@ -299,19 +314,19 @@ def test_check_names_each_row_that_was_lost_and_publish_is_skipped_where_none_ca
         )
         add = "INSERT INTO tap_balance.balance VALUES (%s || '@' || %s, %s)"
         for entry in ACCOUNTS:
-            database.execute(add, (entry["account"], shape["snapshot_at"], "1970-01-01 01:00"))
+            database.execute(add, (entry["account"], snapshot_at, "1970-01-01 01:00"))
         database.execute(add, ("lost", "1970-01-01T00:00:00Z", "1970-01-01 00:00"))
     assert call("publish") is None
     assert call("check", shape) == (  # no retry brings them back
         "AirflowFailException: 2 of 5 rows are missing: lost@1970-01-01T01:00:00Z; "
         "never loaded@1970-01-01T01:00:00Z"
     )
-    assert call("check", shape | {"snapshot_at": "1970-01-01T00:00:00Z"}).startswith(
+    assert call("check", shape | {"TAP_BALANCE_SNAPSHOT_AT": "1970-01-01T00:00:00Z"}).startswith(
         "AirflowFailException: 4 of 5 rows are missing: "
     )
     with psycopg.connect(postgres.uri) as database:
         for name in ("lost", "never loaded"):
-            database.execute(add, (name, shape["snapshot_at"], "1970-01-01 01:00"))
+            database.execute(add, (name, snapshot_at, "1970-01-01 01:00"))
     assert call("check", shape) is None
 
 
@@ -320,18 +335,6 @@ def test_what_is_not_found_is_retried_as_the_secrets_backend_may_be_down(
 ) -> None:
     assert call("disconnect") == (
         "AirflowNotFoundException: The conn_id `tap_balance` isn't defined"
-    )
-    assert call("options", None) == (
-        "AirflowRuntimeError: VARIABLE_NOT_FOUND: {'message': 'Variable tap_balance not found'}"
-    )
-
-
-def test_a_variable_with_other_keys_is_one_line_that_names_them(call: Callable[..., Any]) -> None:
-    assert call(
-        "options", {"project": "/opt/meltano/tap-balance", "target": "target-postgres"}
-    ) == (
-        "AirflowFailException: Variable 'tap_balance': its keys must be alerts, dbt, loader, "
-        "meltano, project, table"
     )
 
 
@@ -408,9 +411,8 @@ def test_a_secret_in_a_line_of_a_plugin_is_masked_before_it_is_logged(
 ) -> None:
     """LocalExecutor copies a task's log to its own stdout, and Airflow does not mask that."""
     assert call("connect", {"TAP_BALANCE_ACCOUNTS": [account("shop", "x")]}) == "connected"
-    assert call("causes", plugin(f"account '{SECRET}': HTTP 401", "error")) == [
-        "account '***': HTTP 401"
-    ]
+    outcome = call("causes", plugin(f"account '{SECRET}': HTTP 503", "error"))
+    assert outcome == f"AirflowException: build on {HOST}: account '***': HTTP 503"
 
 
 @pytest.mark.parametrize(
@@ -426,35 +428,38 @@ def test_a_secret_in_a_line_of_a_plugin_is_masked_before_it_is_logged(
                 plugin("(psycopg.OperationalError) connection\n\tfailed", "error"),
                 line("Loader failed", "error"),
             ],
-            ["account 'shop': HTTP 401", "(psycopg.OperationalError) connection failed"],
+            "account 'shop': HTTP 401; (psycopg.OperationalError) connection failed",
         ),
-        ([dbt("12 models", "info"), dbt("Database Error\n  no", "error")], ["Database Error no"]),
-        (["[1]", "{", line("Loader failed", "error"), line("Block", "error")], ["Loader failed"]),
-        (["sh: 1: exec: meltano: not found"], ["sh: 1: exec: meltano: not found"]),
-        ([line("fine"), plugin("5")], []),
+        ([dbt("12 models", "info"), dbt("Database Error\n  no", "error")], "Database Error no"),
+        (["[1]", "{", line("Loader failed", "error"), line("Block", "error")], "Loader failed"),
+        (["sh: 1: exec: meltano: not found"], "sh: 1: exec: meltano: not found"),
+        (["Error: `meltano run` must"], "Error: `meltano run` must"),
+        (
+            [line("fine"), plugin("5")],
+            "Bash command failed. The command returned a non-zero exit code 1.",
+        ),
     ],
-    ids=["tap and target", "dbt", "Meltano", "the shell", "nobody"],
+    ids=["tap and target", "dbt", "Meltano", "the shell", "its command line", "nobody"],
 )
 def test_the_causes_are_picked_out_of_meltanos_lines(
-    call: Callable[..., Any], lines: list[str], causes: list[str]
+    call: Callable[..., Any], lines: list[str], causes: str
 ) -> None:
-    assert call("causes", *lines) == causes
+    assert call("connect", {"TAP_BALANCE_ACCOUNTS": ACCOUNTS}) == "connected"
+    assert call("causes", *lines) == f"AirflowException: build on {HOST}: {causes}"
 
 
 def test_the_files_of_the_page_are_imported_as_the_tasks_read_them(
     airflow_folder: Path, tmp_path: Path
 ) -> None:
     airflow = Airflow(airflow_folder, {}, {}, {})
-    for name in ("AIRFLOW_CONN_TAP_BALANCE", "AIRFLOW_VAR_TAP_BALANCE"):
-        del airflow.environment[name]
+    del airflow.environment["AIRFLOW_CONN_TAP_BALANCE"]
     texts = [text for language, text in doc("airflow").blocks if language in {"json", "bash"}]
-    [connections, variables, commands] = texts
+    [connections, commands] = texts
     (tmp_path / "connections.json").write_text(connections)
-    (tmp_path / "variables.json").write_text(variables)
     read = (
-        "import json; from airflow.models import Connection, Variable; "
+        "import json; from airflow.models import Connection; "
         "extra = Connection.get_connection_from_secrets('tap_balance').extra_dejson; "
-        "print(json.dumps([extra, Variable.get('tap_balance', deserialize_json=True)]))"
+        "print(json.dumps(extra))"
     )
     for command in (["sh", "-ec", commands], [str(PYTHON), "-c", read]):
         done = subprocess.run(
@@ -466,7 +471,5 @@ def test_the_files_of_the_page_are_imported_as_the_tasks_read_them(
             check=False,
         )
         assert done.returncode == 0, done.stdout + done.stderr
-    assert json.loads(done.stdout.splitlines()[-1]) == [
-        json.loads(connections)["tap_balance"]["extra"],
-        json.loads(variables)["tap_balance"],
-    ]
+    extra = json.loads(connections)["tap_balance"]["extra"]
+    assert json.loads(done.stdout.splitlines()[-1]) == extra

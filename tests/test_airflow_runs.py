@@ -40,7 +40,7 @@ def test_a_wrong_key_is_one_red_task_with_the_taps_line_and_costs_no_other_accou
         "publish": ("success", 1),
     }
     assert (
-        f"AirflowFailException: shard 2/2 on {HOST}: account 'largest': HTTP 401, code 2002"
+        f"AirflowFailException: load 2/2 on {HOST}: account 'largest': HTTP 401, code 2002"
     ) in deployment.output
     midnight = datetime.now(tz=timezone.utc).strftime("%Y-%m-%dT00:00:00Z")
     assert deployment.query("SELECT snapshot_id FROM tap_balance.balance ORDER BY 1") == sorted(

@@ -40,13 +40,17 @@ from types import SimpleNamespace
 sys.path.insert(0, os.environ["AIRFLOW__CORE__DAGS_FOLDER"])
 from airflow.sdk.exceptions import AirflowTaskTimeout
 from airflow.sdk.execution_time.timeout import timeout
-from tap_balance_airflow import pipeline
+from tap_balance_airflow import pipeline, settings
 
-shard, began, options = json.loads(sys.argv[1])
+shard, began, constants = json.loads(sys.argv[1])
 began = datetime.fromtimestamp(began, tz=timezone.utc)
-context = {"dag_run": SimpleNamespace(start_date=began), "params": {"shards": int(shard[-1])}}
-[shape] = [shape for shape in pipeline.plan(context, 1440) if shape["shard"] == shard]
-load = pipeline.Load(task_id="load", shape=shape | options)
+minutes, settings.MINUTES = settings.MINUTES, 1440
+shapes = pipeline.plan(
+    dag_run=SimpleNamespace(start_date=began), params={"shards": int(shard[-1])}
+)
+[shape] = [shape for shape in shapes if shape["TAP_BALANCE_SHARD"] == shard]
+vars(settings).update({"MINUTES": minutes} | constants)
+load = pipeline.Meltano(task_id="load", run="tap-balance target-postgres", shape=shape)
 # As Airflow's task runner does: a SIGTERM calls on_kill, the time-out raises.
 signal.signal(signal.SIGTERM, lambda *_: load.on_kill())
 try:
@@ -73,9 +77,12 @@ def start(
     *,
     began: float | None = None,
     env: dict[str, str] | None = None,
-    **options: str,
+    **constants: str,
 ) -> subprocess.Popen[str]:
-    """Run the task `load` in a process of its own, of a daily run that began then."""
+    """Run the task `load` in a process of its own, of a daily run that began then.
+
+    These constants of settings.py are other ones when it loads.
+    """
     settings = {
         "TAP_BALANCE_ACCOUNTS": ACCOUNTS,
         "TAP_BALANCE_BASE_URL": deployment.sandbox_url,
@@ -84,7 +91,7 @@ def start(
     }
     connection = json.dumps({"conn_type": "generic", "extra": settings})
     return subprocess.Popen(
-        [PYTHON, "-c", LOAD, json.dumps([shard, began or time.time(), options])],
+        [PYTHON, "-c", LOAD, json.dumps([shard, began or time.time(), constants])],
         # As in an image that is run read-only, nothing can be written into the home.
         env=airflow.environment | {"AIRFLOW_CONN_TAP_BALANCE": connection, "HOME": os.devnull},
         stdout=subprocess.PIPE,
@@ -126,7 +133,7 @@ def test_all_rows_of_a_run_are_in_the_interval_it_began_in_whatever_a_worker_wou
 ) -> None:
     """The interval is over when the shards load, and one worker's MINUTES are others."""
     other = tmp_path / "dags"
-    copy_dags(other, {"MINUTES": "60"})
+    copy_dags(other, airflow.constants | {"MINUTES": "60"})
     began = datetime.now(timezone.utc) - timedelta(days=1)
     for shard in ("1/2", "2/2"):
         run = start(deployment, airflow, shard, began=began.timestamp())
@@ -147,10 +154,11 @@ def test_a_task_installs_nothing(deployment: Deployment, airflow: Airflow, tmp_p
     project = {"environments": [{"name": "prod"}], "plugins": plugins}
     (tmp_path / "meltano.yml").write_text(yaml.safe_dump(project))
     (tmp_path / ".meltano").mkdir()
-    run = start(deployment, airflow, project=str(tmp_path))
+    (tmp_path / ".meltano" / "extractors").symlink_to(ROOT / ".meltano" / "extractors")
+    run = start(deployment, airflow, PROJECT=str(tmp_path))
     output, _ = run.communicate(timeout=120)
     assert run.returncode == 1
-    assert f"on {HOST}: Cannot start plugin tap-balance: Executable 'tap-balance' could" in output
+    assert f"on {HOST}: Cannot start plugin target-postgres: Executable 'target-pos" in output
     assert "installing" not in output.lower()
 
 
@@ -174,7 +182,7 @@ def waiting(
     [
         (
             signal.SIGTERM,
-            r"AirflowException: shard 1/1 .*: (.*SIGTERM.*|Meltano ended with status -?[1-9]\d*)",
+            r"AirflowException: load 1/1 .*: (.*SIGTERM.*|Bash command failed\. .* code -?[1-9].*)",
         ),
         (signal.SIGALRM, "time-out"),
     ],
@@ -214,7 +222,7 @@ def test_what_a_killed_task_leaves_is_private_and_goes_when_any_other_starts(
     others = {temporary / f"tap-balance+{name}" for name in (f"{HOST}-2+99999999+x", f"{HOST}+x")}
     for other in others:
         other.mkdir()
-    again = start(deployment, airflow, meltano="/nowhere/meltano")
+    again = start(deployment, airflow, MELTANO="/nowhere/meltano")
     again.communicate(timeout=60)
     assert set(temporary.iterdir()) == others
 
@@ -226,7 +234,7 @@ def test_a_destination_that_is_down_is_retried_and_named(
     run = start(deployment, airflow, env={"TARGET_POSTGRES_SQLALCHEMY_URL": nowhere})
     output, _ = run.communicate(timeout=120)
     message = output.rpartition("AirflowException: ")[2].splitlines()[0]
-    assert message.startswith(f"shard 1/1 on {HOST}: (psycopg.OperationalError) ")
+    assert message.startswith(f"load 1/1 on {HOST}: (psycopg.OperationalError) ")
     assert 'connection to server on socket "/nowhere/.s.PGSQL.5432" failed' in message
     assert "stdout" not in message  # what follows from it
 
@@ -234,22 +242,18 @@ def test_a_destination_that_is_down_is_retried_and_named(
 def test_a_project_that_is_not_on_the_worker_is_named(
     deployment: Deployment, airflow: Airflow
 ) -> None:
-    run = start(deployment, airflow, project="/nowhere")
-    output, _ = run.communicate(timeout=60)
     # The shells of Debian and of others differ.
-    assert re.search(
-        f"^AirflowException: shard 1/1 on {HOST}: sh: (line )?1: cd: .*/nowhere",
-        output,
-        re.MULTILINE,
-    )
-    run = start(deployment, airflow, project="/")
-    output, _ = run.communicate(timeout=60)
-    assert f"shard 1/1 on {HOST}: Error: `meltano run` must be run inside a Meltano proj" in output
+    for project, missing in (("/nowhere", "cd: .*/nowhere"), ("/", "tap-balance/venv/bin/python")):
+        run = start(deployment, airflow, PROJECT=project)
+        output, _ = run.communicate(timeout=60)
+        message = output.splitlines()[-1]
+        assert re.match(f"AirflowException: the accounts on {HOST}: .*sh: .*{missing}", message)
 
 
 def test_a_command_that_is_not_on_the_worker_is_named(
     deployment: Deployment, airflow: Airflow
 ) -> None:
-    run = start(deployment, airflow, meltano="/nowhere/meltano")
+    run = start(deployment, airflow, MELTANO="/nowhere/meltano")
     output, _ = run.communicate(timeout=60)
-    assert re.search(r"sh: .*/nowhere/meltano: not found", output)
+    message = output.splitlines()[-1]
+    assert re.match(f"AirflowException: load 1/1 on {HOST}: .*sh: .*/nowhere/meltano: ", message)

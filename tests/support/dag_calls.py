@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 import os
 import sys
+import tempfile
 from datetime import datetime, timezone
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 sys.path.insert(0, os.environ["AIRFLOW__CORE__DAGS_FOLDER"])
 
 from airflow.sdk import BaseNotifier
-from tap_balance_airflow import pipeline, settings
+from tap_balance_airflow import load, pipeline, settings
 
 
 def main() -> None:
@@ -28,8 +30,8 @@ def main() -> None:
         disconnect,
         fail,
         notify_failure_of,
-        options,
         plan,
+        publish,
     ]
     own = {function.__name__: function for function in functions}
     for line in sys.stdin:
@@ -59,17 +61,6 @@ def disconnect() -> None:
     pipeline.read_environment()
 
 
-def options(value: dict[str, str] | None) -> dict[str, str]:
-    """Read the Variable where it has this value, or is not found."""
-    variable = os.environ.pop("AIRFLOW_VAR_TAP_BALANCE")
-    try:
-        if value is not None:
-            os.environ["AIRFLOW_VAR_TAP_BALANCE"] = json.dumps(value)
-        return pipeline.read_options()
-    finally:
-        os.environ["AIRFLOW_VAR_TAP_BALANCE"] = variable
-
-
 def notify_failure_of(reason: str | None, errors: list[str | None]) -> list[str]:
     """Report a failed task through notifiers that fail with these errors, or send."""
     sent: list[str] = []
@@ -92,17 +83,25 @@ def notify_failure_of(reason: str | None, errors: list[str | None]) -> list[str]
 
 def plan(began: float, minutes: int, shards: int) -> list[dict[str, Any]]:
     """Plan a run that began at this time."""
+    settings.MINUTES = minutes
     start = datetime.fromtimestamp(began, tz=timezone.utc)
-    context = {"dag_run": SimpleNamespace(start_date=start), "params": {"shards": shards}}
-    return pipeline.plan(context, minutes)
+    return pipeline.plan(dag_run=SimpleNamespace(start_date=start), params={"shards": shards})
 
 
-def causes(*lines: str) -> list[str]:
-    """Let the hook read these lines, and return what it makes of them."""
-    hook = pipeline.MeltanoHook()
-    for line in lines:
-        hook.info("%s", line)
-    return hook.causes()
+def publish() -> None:
+    """Call what the task `publish` does."""
+    load.publish.function()
+
+
+def causes(*lines: str) -> None:
+    """Run a Meltano that prints these lines and fails."""
+    with tempfile.TemporaryDirectory() as folder:
+        meltano = Path(folder, "meltano")
+        printed = "\n".join(lines)
+        meltano.write_text(f"#!/bin/sh\ncat <<'END'\n{printed}\nEND\nexit 1\n")
+        meltano.chmod(0o755)
+        settings.MELTANO = str(meltano)
+        pipeline.Meltano(task_id="build", run="dbt-postgres:build", shape={}).execute({})
 
 
 def fail(where: str, lines: list[str]) -> None:

@@ -47,8 +47,7 @@ class Deployment:
         self.output = ""
 
     def airflow(self, settings: Mapping[str, Any], **changes: str) -> Airflow:
-        """Changes: constants of settings.py, and options of the Variable in lower case."""
-        constants = {name: value for name, value in changes.items() if name.isupper()}
+        """Changes: constants of settings.py."""
         folder = quote(self._socket_folder, safe="")
         return Airflow(
             self.home,
@@ -68,8 +67,7 @@ class Deployment:
                 "password": DATABASE_SECRET,
                 "schema": self._database,
             },
-            {"MINUTES": "1440", "RETRIES": "0", "RETRY_SECONDS": "1", **constants},
-            {name: value for name, value in changes.items() if name.islower()},
+            {"MINUTES": "1440", "RETRIES": "0", "RETRY_SECONDS": "1", **changes},
         )
 
     def run(

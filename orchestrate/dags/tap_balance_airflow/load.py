@@ -10,9 +10,9 @@ balance. A run that is cleared later stores the balances of *now*, in the interv
 from __future__ import annotations
 
 from datetime import datetime, timedelta, timezone
-from typing import Any
 
-from airflow.sdk import DAG, Param, TriggerRule, get_current_context, task
+from airflow.sdk import DAG, Param, TriggerRule, task
+from airflow.sdk.exceptions import AirflowException, AirflowSkipException
 
 from tap_balance_airflow import pipeline, settings
 
@@ -30,26 +30,22 @@ with DAG(
     params={"shards": Param(settings.SHARDS, type="integer", minimum=1, maximum=1024)},
     tags=["meltano", "tap-balance"],
 ):
-
-    @task
-    def plan() -> list[dict[str, Any]]:
-        """Decide the interval, the shards and the accounts of this run, for all its tasks."""
-        return pipeline.plan(get_current_context(), settings.MINUTES)
-
-    @task
-    def check(shapes: list[dict[str, Any]]) -> None:
-        """Fail unless every account of the plan has its row; runs when all shards are loaded."""
-        pipeline.check(shapes[0])
+    shapes = task(pipeline.plan)()
+    suffix = r"shard-${TAP_BALANCE_SHARD/\//-of-}"  # bash makes "shard-1-of-2" of "1/2"
+    load = pipeline.Meltano.partial(
+        task_id="load",
+        run=f"--state-id-suffix={suffix} tap-balance {settings.LOADER}",
+        map_index_template="{{ task.shape.TAP_BALANCE_SHARD }}",
+    ).expand(shape=shapes)
 
     # After a failed load, too: the other accounts' balances go on falling, and `stale` shows only
     # when the models are built. `check` decides on the state of the run.
-    @task(trigger_rule=TriggerRule.ALL_DONE, outlets=[pipeline.BALANCE])
+    @task(trigger_rule=TriggerRule.ALL_DONE, outlets=[settings.BALANCE])
     def publish() -> None:
-        """Update the asset, unless the destination cannot be read."""
-        pipeline.publish()
+        """Update the asset, unless the destination cannot be read: dbt would fail for that, too."""
+        try:
+            pipeline.query(f"SELECT 1 FROM {settings.TABLE} WHERE 1 = 0")  # noqa: S608
+        except AirflowException as error:
+            raise AirflowSkipException(str(error)) from None
 
-    shapes = plan()
-    load = pipeline.Load.partial(task_id="load", map_index_template="{{ shard }}").expand(
-        shape=shapes
-    )
-    load >> [check(shapes), publish()]
+    load >> [task(pipeline.check)(shapes), publish()]

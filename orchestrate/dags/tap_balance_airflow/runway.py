@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta, timezone
 
-from airflow.sdk import DAG, get_current_context, task
+from airflow.sdk import DAG, task
 
 from tap_balance_airflow import pipeline, settings
 
@@ -16,7 +16,7 @@ with DAG(
     "tap_balance_runway",
     description="Forecasts and alerts for prepaid balances",
     doc_md=__doc__,
-    schedule=[pipeline.BALANCE],
+    schedule=[settings.BALANCE],
     start_date=datetime(2026, 1, 1, tzinfo=timezone.utc),
     catchup=False,
     max_active_runs=1,
@@ -24,10 +24,6 @@ with DAG(
     default_args=settings.DEFAULT_ARGS | {"on_failure_callback": pipeline.notify_failure},
     tags=["dbt", "meltano", "tap-balance"],
 ):
-
-    @task
-    def alerts() -> None:
-        """Notify of accounts that came into trouble or out of it since the last run."""
-        pipeline.alert(get_current_context())
-
-    pipeline.Dbt(task_id="build") >> alerts()
+    shape = {"DBT_SNAPSHOT_INTERVAL_SECONDS": str(settings.MINUTES * 60)}
+    build = pipeline.Meltano(task_id="build", run=f"{settings.DBT}:build", shape=shape)
+    build >> task(pipeline.alerts)()

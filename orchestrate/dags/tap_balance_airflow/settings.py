@@ -1,15 +1,11 @@
-"""What to edit in a copy of this folder: everything that Airflow needs when it parses the DAGs.
-
-What a run needs beside is in the Variable and the two connections that docs/airflow.md lists.
-"""
+"""What to edit in a copy of this folder; docs/airflow.md lists it, and the connections of a run."""
 
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from airflow.sdk import BaseNotifier
+from airflow.sdk import Asset
 
 MINUTES = 60
 """From run to run, and of a snapshot interval: a divisor of 60, or hours that divide a day."""
@@ -21,11 +17,24 @@ RETRIES = 2
 RETRY_SECONDS = 120
 """Before the first retry. The wait doubles from retry to retry, up to a sixth of the interval."""
 
+PROJECT = "/opt/meltano/tap-balance"  # on the workers: the folder of meltano.yml
+MELTANO = "/opt/meltano/bin/meltano"
+LOADER = "target-postgres"
+DBT = "dbt-postgres"
+TABLE = "tap_balance.balance"  # where the loader writes to
+ALERTS = "tap_balance_marts.balance_alerts"
 
-def notifiers() -> list[BaseNotifier]:
+PERMANENT = (  # what no retry cures; an accounts file that cannot be read may be on another worker
+    "HTTP 40[13]|ermission denied|authentication failed|nsufficient privileges"
+    "|SettingsError: (?!.*cannot be read)"
+)
+BALANCE = Asset("tap_balance")
+
+
+def notifiers() -> list[Any]:
     """List who gets a message when an account's state changes, or when a task failed.
 
-    The templates know `message`, and `subject`, its first line. For example:
+    Any `BaseNotifier`; its templates know `message`, and `subject`, its first line. For example:
 
         from airflow.providers.slack.notifications.slack_webhook import SlackWebhookNotifier
         return [SlackWebhookNotifier(slack_webhook_conn_id="slack", text="{{ message }}")]
