@@ -18,7 +18,7 @@ from pages import doc
 from parts import ROOT
 
 from tap_balance.sandbox import SECRET
-from tap_balance.snapshots import parse_interval, start_of_interval, utc_seconds
+from tap_balance.snapshots import parse_interval, start_of_interval
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -204,7 +204,7 @@ def test_the_interval_of_a_run_is_the_taps_at_its_begin(
     interval = parse_interval(shapes[0]["TAP_BALANCE_SNAPSHOT_INTERVAL"])
     assert interval == minutes * 60
     snapshot_at = shapes[0]["TAP_BALANCE_SNAPSHOT_AT"]
-    assert snapshot_at == utc_seconds(start_of_interval(moment, interval))
+    assert snapshot_at == start_of_interval(moment, interval)
     assert re.fullmatch(r"3 \([0-9a-f]{16}\)", shapes[0]["PLANNED_ACCOUNTS"])
 
 
