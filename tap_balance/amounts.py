@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from decimal import Context, Decimal, Inexact
 from typing import Any
 
-from tap_balance.config import RepeatedKeyError, parse_json
+from tap_balance.config import parse_json
 
 FIELDS = ("balance", "gift_balance", "total_balance")
 SCALE = 4
@@ -60,14 +60,9 @@ def parse_body(body: bytes) -> Any:  # noqa: ANN401
     Numbers with a fraction or an exponent, and overlong integers, become `Decimal`.
 
     Raises:
-        WrongShapeError: An object in it repeats a name.
-        ValueError: It is not JSON.
+        ValueError: It is not JSON, or an object in it has a key twice.
     """
-    try:
-        return parse_json(body, parse_float=_decimal, parse_int=_integer)
-    except RepeatedKeyError:
-        msg = "the response repeats a name within one object"
-        raise WrongShapeError(msg) from None
+    return parse_json(body, parse_float=_decimal, parse_int=_integer)
 
 
 def read_sms(body: Any) -> Amounts:  # noqa: ANN401
@@ -139,7 +134,7 @@ def _x10000(body: dict[str, Any], name: str, *, places: int) -> int:
         return value  # the usual case, for the sake of speed
     if isinstance(value, str) and (_DECIMAL if places else _WHOLE).fullmatch(value):
         value = _decimal(value)
-    if isinstance(value, (int, Decimal)) and not isinstance(value, bool):
+    if type(value) in {int, Decimal}:  # not `isinstance`: True is an integer to it
         # What is close to a whole number does not become one: it is `Inexact`.
         with suppress(Inexact, ValueError):
             whole = int(_EXACT.to_integral_exact(_EXACT.scaleb(value, places)))
@@ -152,9 +147,7 @@ def _x10000(body: dict[str, Any], name: str, *, places: int) -> int:
 
 def _agrees(twin: Any, value10000: int) -> bool:  # noqa: ANN401
     """Whether a floating-point twin is what the exact amount becomes as a double."""
-    if isinstance(twin, bool) or not isinstance(twin, (int, Decimal)):
-        return False
-    return float(twin) == value10000 / 10_000
+    return type(twin) in {int, Decimal} and float(twin) == value10000 / 10_000
 
 
 def _integer(text: str) -> int | Decimal:

@@ -125,43 +125,35 @@ def read_text(path: str) -> str:
     raise ValueError(problem)
 
 
-class RepeatedKeyError(ValueError):
-    """An object in JSON has a key twice, and nobody can say which of the two values is meant."""
-
-
 def parse_json(text: str | bytes, first_line: int = 1, **numbers: Any) -> Any:  # noqa: ANN401
-    """Parse JSON without NaN and Infinity, which Python's parser takes.
+    """Parse JSON without NaN, Infinity and repeated keys, which Python's parser takes.
 
     `first_line` is the number that its first line has in its file; `numbers` are the hooks
     `parse_int` and `parse_float` of `json.loads`.
 
     Raises:
-        RepeatedKeyError: An object in it has a key twice, which the text shows.
-        ValueError: It is not JSON; the text shows nothing of it.
+        ValueError: It is not JSON; the text shows nothing of it but a repeated key.
     """
-    constants: list[str] = []
+    problems: list[str] = []
+
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found = dict(pairs)
+        if len(found) < len(pairs):  # nobody can say which of the two values is meant
+            ((key, _),) = Counter(key for key, _ in pairs).most_common(1)
+            problems.append(f"has the key {_shown(key)} twice in one object")
+        return found
+
+    def refuse(name: str) -> None:
+        problems.append(f"is not JSON ({name})")
+
     try:
-        found = json.loads(
-            text, parse_constant=constants.append, object_pairs_hook=_unique, **numbers
-        )
-        if not constants:
-            return found
-        problem = f"is not JSON ({constants[0]})"
-    except RepeatedKeyError:
-        raise
+        found = json.loads(text, parse_constant=refuse, object_pairs_hook=unique, **numbers)
     except json.JSONDecodeError as error:
-        problem = f"is not JSON (line {first_line + error.lineno - 1}, column {error.colno})"
+        problems = [f"is not JSON (line {first_line + error.lineno - 1}, column {error.colno})"]
     except (ValueError, RecursionError):  # a number of thousands of digits; nested too deep
-        problem = "is not JSON"
-    raise ValueError(problem)
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        ((key, _),) = Counter(key for key, _ in pairs).most_common(1)
-        msg = f"has the key {_shown(key)} twice in one object"
-        raise RepeatedKeyError(msg)
+        problems = ["is not JSON"]
+    if problems:
+        raise ValueError(problems[0])
     return found
 
 
