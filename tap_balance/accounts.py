@@ -13,13 +13,7 @@ from urllib.parse import urlsplit
 
 from urllib3.util import parse_url
 
-from tap_balance.config import (
-    account_problems,
-    parse_json,
-    parse_shard,
-    read_text,
-    variable_of,
-)
+from tap_balance.config import account_problems, parse_json, parse_shard, read_text, variable_of
 from tap_balance.errors import SettingsError
 
 if TYPE_CHECKING:
@@ -84,10 +78,8 @@ class Account:
 
 def is_loopback(host: str) -> bool:
     """Whether a host is this machine, by its name or its literal address (no look-up is made)."""
-    if host == "localhost":
-        return True
     try:
-        return ipaddress.ip_address(host).is_loopback
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
 
@@ -105,9 +97,8 @@ def read_accounts(settings: Mapping[str, Any]) -> tuple[Account, ...]:
         SettingsError: There is no account, or two ways to give them are mixed, or something is
             wrong with one. Every problem is listed, none with its value.
     """
-    shared = {
-        name: settings[name] for name in ("product", "base_url", "currency") if name in settings
-    }
+    shared_names = ("product", "base_url", "currency")
+    shared = {name: settings[name] for name in shared_names if name in settings}
     accounts: list[Account] = []
     problems: list[str] = []
     places: dict[str, str] = {}

@@ -140,21 +140,19 @@ def parse_json(text: str | bytes, first_line: int = 1, **numbers: Any) -> Any:  
         found = dict(pairs)
         if len(found) < len(pairs):  # nobody can say which of the two values is meant
             ((key, _),) = Counter(key for key, _ in pairs).most_common(1)
-            problems.append(f"has the key {_shown(key)} twice in one object")
+            problems.append(f"the key {_shown(key)} twice in one object")
         return found
 
-    def refuse(name: str) -> None:
-        problems.append(f"is not JSON ({name})")
-
     try:
-        found = json.loads(text, parse_constant=refuse, object_pairs_hook=unique, **numbers)
+        data = json.loads(text, parse_constant=problems.append, object_pairs_hook=unique, **numbers)
     except json.JSONDecodeError as error:
-        problems = [f"is not JSON (line {first_line + error.lineno - 1}, column {error.colno})"]
-    except (ValueError, RecursionError):  # a number of thousands of digits; nested too deep
-        problems = ["is not JSON"]
+        problems = [f"line {first_line + error.lineno - 1}, column {error.colno}"]
+    except (ValueError, RecursionError):
+        problems = ["nested too deep, or a number too long"]
     if problems:
-        raise ValueError(problems[0])
-    return found
+        msg = f"is not JSON ({problems[0]})"
+        raise ValueError(msg)
+    return data
 
 
 def check_settings(

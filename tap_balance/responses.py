@@ -85,7 +85,6 @@ def _read_retry_after(response: requests.Response) -> float | None:
     try:
         if not text.strip().isdigit():
             parsedate_to_datetime(text)  # refuses a 99th hour, which urllib3 adds up
-        seconds = _RETRY.parse_retry_after(text)
+        return _RETRY.parse_retry_after(text) or None
     except (HTTPError, ValueError, OverflowError):
         return None
-    return seconds or None

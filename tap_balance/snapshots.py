@@ -62,14 +62,18 @@ def snapshot_of_run(settings: Mapping[str, Any], now: pendulum.DateTime) -> str:
 
     Raises:
         SettingsError: `snapshot_at` is not the start of an interval, or not near enough to now.
-            The API only reports the current balance.
     """
     text = settings.get("snapshot_interval", "PT1S")
     interval = parse_interval(text)
     if "snapshot_at" not in settings:
         return start_of_interval(now, interval)
     instant = _parse_instant(settings["snapshot_at"])
-    if instant > now.add(seconds=_MAX_AHEAD):
+    if instant is None:
+        problem = (
+            "must be an ISO 8601 date and time with its offset from UTC, "
+            "such as 2026-01-31T10:00:00Z"
+        )
+    elif instant > now.add(seconds=_MAX_AHEAD):
         problem = "is more than five minutes ahead of the clock"
     elif instant < now.subtract(seconds=2 * interval):
         problem = "is more than two intervals ago, and the API only reports the current balance"
@@ -82,18 +86,12 @@ def snapshot_of_run(settings: Mapping[str, Any], now: pendulum.DateTime) -> str:
     raise SettingsError(msg)
 
 
-def _parse_instant(text: str) -> pendulum.DateTime:
+def _parse_instant(text: str) -> pendulum.DateTime | None:
     try:
         instant = pendulum.parse(text.upper()) if _INSTANT.fullmatch(text) else None
     except ValueError:
-        instant = None
-    if not isinstance(instant, pendulum.DateTime):
-        msg = (
-            "snapshot_at: must be an ISO 8601 date and time with its offset from UTC, "
-            "such as 2026-01-31T10:00:00Z"
-        )
-        raise SettingsError(msg)
-    return instant
+        return None
+    return instant if isinstance(instant, pendulum.DateTime) else None
 
 
 def start_of_interval(instant: pendulum.DateTime, interval: int) -> str:
