@@ -74,10 +74,7 @@ def read_sms(body: Any) -> Amounts:  # noqa: ANN401
     Raises:
         WrongShapeError: An integer is missing, null, not whole, or beyond 64 bits.
     """
-    body = _object(body)
-    if "balance10000" not in body and "currency" in body:
-        msg = "the response has the otp format, but `product` is sms"
-        raise WrongShapeError(msg)
+    body = _object(body, "sms")
     integers = {field: _x10000(body, f"{field}10000", places=0) for field in FIELDS}
     warnings = [
         f"`{field}` does not agree with `{field}10000`"
@@ -94,10 +91,7 @@ def read_otp(body: Any) -> Amounts:  # noqa: ANN401
         WrongShapeError: An amount or the currency is missing or null, or an amount has more
             than four decimal places or is beyond 64 bits as an x10000 integer.
     """
-    body = _object(body)
-    if "balance10000" in body:
-        msg = "the response has the sms format, but `product` is otp"
-        raise WrongShapeError(msg)
+    body = _object(body, "otp")
     integers = {field: _x10000(body, field, places=SCALE) for field in FIELDS}
     currency = body.get("currency")
     if not isinstance(currency, str) or not _CURRENCY.fullmatch(currency):
@@ -113,13 +107,17 @@ def _amounts(integers: dict[str, int], currency: str | None, warnings: list[str]
     return Amounts(balance, gift_balance, total_balance, currency, tuple(warnings))
 
 
-def _object(body: Any) -> dict[str, Any]:  # noqa: ANN401
+def _object(body: Any, product: str) -> dict[str, Any]:  # noqa: ANN401
     if not isinstance(body, dict):
         msg = "the response is not a JSON object"
         raise WrongShapeError(msg)
     if body.get("code") not in (None, 0):
         # Some servers fill the other fields of an error with zeros, which are no balance.
         msg = "it has an error code"
+        raise WrongShapeError(msg)
+    found = "sms" if "balance10000" in body else "otp" if "currency" in body else product
+    if found != product:
+        msg = f"the response has the {found} format, but `product` is {product}"
         raise WrongShapeError(msg)
     return body
 

@@ -27,9 +27,6 @@ Product: TypeAlias = Literal["sms", "otp"]
 LARGEST_FILE = 64 * 1024 * 1024
 """Bytes of a file that are read; a hundred thousand accounts need a quarter of it."""
 
-_KEYS = ("dev_key", "dev_secret")
-"""Empty, these are not taken for not set: that they are empty is what is wrong with them."""
-
 _WORDS = {"true": True, "1": True, "yes": True, "on": True}
 _WORDS |= {"false": False, "0": False, "no": False, "off": False}
 # Python's own `float` also takes 1_000, digits of other scripts, and "infinity".
@@ -98,7 +95,8 @@ def read_environment(schema: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _is_set(name: str, value: object) -> bool:
-    return value is not None and (value != "" or name in _KEYS)
+    # Empty keys do not count as not set: that they are empty is what is wrong with them.
+    return value is not None and (value != "" or name in {"dev_key", "dev_secret"})
 
 
 def variable_of(setting: str) -> str:
