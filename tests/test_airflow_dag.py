@@ -305,7 +305,7 @@ def test_check_names_each_row_that_was_lost_and_publish_is_skipped_where_none_ca
     connection = {"conn_type": "postgres", "host": postgres.socket_folder, "login": "postgres"}
     call("connect_destination", {**connection, "schema": "checked"})
     at = f"AirflowException: connection 'tap_balance_destination' on {HOST}: "
-    assert call("check", shape).startswith(f'{at}UndefinedTable: relation "tap_balance.balance"')
+    assert call("check", [shape]).startswith(f'{at}UndefinedTable: relation "tap_balance.balance"')
     assert call("publish").startswith("AirflowSkipException: connection 'tap_balance_destination'")
     with psycopg.connect(postgres.uri) as database:
         database.execute("CREATE SCHEMA tap_balance")
@@ -317,17 +317,17 @@ def test_check_names_each_row_that_was_lost_and_publish_is_skipped_where_none_ca
             database.execute(add, (entry["account"], snapshot_at, "1970-01-01 01:00"))
         database.execute(add, ("lost", "1970-01-01T00:00:00Z", "1970-01-01 00:00"))
     assert call("publish") is None
-    assert call("check", shape) == (  # no retry brings them back
+    assert call("check", [shape]) == (  # no retry brings them back
         "AirflowFailException: 2 of 5 rows are missing: lost@1970-01-01T01:00:00Z; "
         "never loaded@1970-01-01T01:00:00Z"
     )
-    assert call("check", shape | {"TAP_BALANCE_SNAPSHOT_AT": "1970-01-01T00:00:00Z"}).startswith(
+    assert call("check", [shape | {"TAP_BALANCE_SNAPSHOT_AT": "1970-01-01T00:00:00Z"}]).startswith(
         "AirflowFailException: 4 of 5 rows are missing: "
     )
     with psycopg.connect(postgres.uri) as database:
         for name in ("lost", "never loaded"):
             database.execute(add, (name, snapshot_at, "1970-01-01 01:00"))
-    assert call("check", shape) is None
+    assert call("check", [shape]) is None
 
 
 def test_what_is_not_found_is_retried_as_the_secrets_backend_may_be_down(

@@ -183,10 +183,10 @@ def query(sql: str, *values: object) -> Any:  # noqa: ANN401 - a list of rows
         raise failure("connection 'tap_balance_destination'", [reason]) from None
 
 
-def check(shape: dict[str, str]) -> None:
+def check(shapes: list[dict[str, str]]) -> None:
     """Fail unless each account that is switched on has its row of this run, by primary key."""
-    snapshot_at = shape["TAP_BALANCE_SNAPSHOT_AT"]
-    keys = [f"{name}@{snapshot_at}" for name in read_accounts(shape["PLANNED_ACCOUNTS"])[0]]
+    snapshot_at = shapes[0]["TAP_BALANCE_SNAPSHOT_AT"]
+    keys = [f"{name}@{snapshot_at}" for name in read_accounts(shapes[0]["PLANNED_ACCOUNTS"])[0]]
     # For databases without an index: a partition's worth. The target's time zone may shift it.
     since = datetime.fromisoformat(snapshot_at[:-1]) - timedelta(days=1)
     found: set[str] = set()
