@@ -56,10 +56,10 @@ DANGERS = {
         Decimal(220 * UNIT), 30, lambda ago: Decimal(130 * UNIT) if ago < 6 else DAILY,
         Decimal("1.7") / 24, "critical", {"critical", "surge"},
     ),
-    "three hours of 190, where two of 100 are usual": Danger(
-        Decimal(8000 * UNIT), 30,
-        lambda ago: Decimal((190 if ago < 3 else 100 if ago % 24 in {1, 2} else 50) * UNIT),
-        Decimal(8000) / 190 / 24, "low", {"low", "surge"},
+    "three hours of 110, where two of 100 are usual": Danger(
+        Decimal(7000 * UNIT), 30,
+        lambda ago: Decimal((110 if ago < 3 else 100 if ago % 24 in {1, 2} else 50) * UNIT),
+        Decimal(7000) / 110 / 24, "low", {"low", "surge"},
     ),
     "six complete days": Danger(
         Decimal(10 * UNIT), 7, lambda _: DAILY * 10,

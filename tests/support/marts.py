@@ -10,7 +10,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime, time, timedelta
 from decimal import Decimal
-from itertools import groupby, pairwise
+from fractions import Fraction
+from itertools import groupby
+from math import floor
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -27,6 +29,7 @@ STALE = 3 * HOUR
 WINDOW = 28
 NEW = 3
 LEAST = 7
+ENOUGH_FOR_A_LINE = 21
 MEMORY = 7
 CRITICAL = 3
 LOW = 7
@@ -138,17 +141,16 @@ class Day:
     def highest_per_hour(self) -> int | None:
         return max((change.per_hour for change in self.changes if change.before), default=None)
 
-    @property
-    def sustained_per_hour(self) -> int | None:
-        """The highest burn an hour that two changes in a row both reached."""
-        return max(
-            (
-                min(one.per_hour, two.per_hour)
-                for one, two in pairwise(self.changes)
-                if one.before and two.before and one.currency == two.currency
-            ),
-            default=None,
-        )
+    def sustained_per_hour(self, length: int) -> int:
+        """The highest burn an hour that N changes in a row all reached; of fewer, if need be."""
+        lows = [
+            min(change.per_hour for change in row)
+            for row in zip(*(self.changes[start:] for start in range(length)), strict=False)
+            if all(change.before and change.currency == row[0].currency for change in row)
+        ]
+        if lows or length == 1:
+            return max(lows, default=0)
+        return self.sustained_per_hour(length - 1)
 
     @property
     def ends(self) -> tuple[int, int, int, int]:
@@ -295,11 +297,13 @@ def rate(known: Mapping[date, int], day: date) -> Rate | None:
     ) // len(ages)
     differs = abs(last_ratio - older_ratio)
     weight = MILLION // 4
-    if differs:
+    if last_ratio > older_ratio:
         weight = MILLION
         if deviation:
             weight = min(max(4 * differs * typical // (10 * deviation), MILLION // 4), MILLION)
     both = (older_ratio * (MILLION - weight) + last_ratio * weight) // MILLION
+    shares = {age: burn[age] * MILLION**2 // expected(age) for age in ages if expected(age)}
+    both = _drawn_to_the_line(both, shares)
     per_day_e6 = typical * both // MILLION
     smaller = min(last_ratio, older_ratio)
     change = 0
@@ -313,6 +317,25 @@ def rate(known: Mapping[date, int], day: date) -> Rate | None:
         min(deviation * MILLION // per_day_e6, 2 * MILLION) if per_day_e6 else 0,
         change,
     )
+
+
+def _drawn_to_the_line(ratio: int, shares: Mapping[int, int]) -> int:
+    """A ratio, drawn to what the line through the days' shares says of five days ahead."""
+    n = len(shares)
+    mean_age, mean = Fraction(sum(shares), n or 1), Fraction(sum(shares.values()), n or 1)
+    ages = sum((age - mean_age) ** 2 for age in shares)
+    common = sum((age - mean_age) * (share - mean) for age, share in shares.items())
+    if n < ENOUGH_FOR_A_LINE or not common:
+        return ratio
+    slope = common / ages
+    explained = slope * common
+    unexplained = sum((share - mean) ** 2 for share in shares.values()) - explained
+    weight = max(MILLION - floor(6 * MILLION * unexplained / (n * explained)), 0)
+    if not weight:
+        return ratio
+    ahead = max(floor(mean - slope * (mean_age + 5)), 0)
+    drawn = (ratio * (MILLION - weight) + ahead * weight) // MILLION
+    return min(max(drawn, ratio * 7 // 10), ratio * 13 // 10)
 
 
 @dataclass(frozen=True)
@@ -434,20 +457,12 @@ class _Account:
             for day, entry in self.days.items()
             if self.today - WINDOW * DAY <= day < self.today
         ]
-        usual_hour = _second(
-            [
-                (
-                    entry.highest_per_hour
-                    if entry.sustained_per_hour is None
-                    else entry.sustained_per_hour
-                )
-                or 0
-                for entry in window
-            ]
+        usual_two, usual_three = (
+            _second(entry.sustained_per_hour(length) for entry in window) for length in (2, 3)
         )
         usual_day = _second([entry.burn for entry in window if entry.coverage == "complete"])
         three = min(change.per_hour for change in recent[-3:]) if len(recent) > 2 else 0
-        is_fast = pace > usual_hour * 2 or three > usual_hour * Decimal("1.75")
+        is_fast = pace > 2 * usual_two or three > max(2 * usual_three, usual_two)
         if is_fast and total < 24 * CRITICAL * pace:
             return total * 3600 // pace, 0
         if burn > usual_day * Decimal("2.5") and total < CRITICAL * burn:

@@ -64,11 +64,24 @@ hourly as (
 
 paced as (
   select
-    hourly.*,
-    lag(hourly_burn10000) over (
+    hourly.*
+    {%- for before in [1, 2] %},
+    lag(hourly_burn10000, {{ before }}) over (
       partition by account, product, currency, day order by snapshot_at
-    ) as previous_hourly_burn10000
+    ) as hourly_burn_{{ before }}_before10000
+    {%- endfor %}
   from hourly
+),
+
+-- Of two intervals in a row, the lower; null for the first of the day.
+in_pairs as (
+  select
+    paced.*,
+    case
+      when hourly_burn10000 <= hourly_burn_1_before10000 then hourly_burn10000
+      else hourly_burn_1_before10000
+    end as of_two10000
+  from paced
 ),
 
 labelled_days as (
@@ -86,14 +99,12 @@ labelled_days as (
     sum(gift_granted10000) as gift_granted10000,
     sum(gift_used_or_expired10000) as gift_used_or_expired10000,
     max(hourly_burn10000) as highest_hourly_burn10000,
-    -- Of two intervals in a row, the lower.
+    max(of_two10000) as sustained_hourly_burn10000,
+    -- The same of three.
     max(
-      case
-        when hourly_burn10000 <= previous_hourly_burn10000 then hourly_burn10000
-        else previous_hourly_burn10000
-      end
-    ) as sustained_hourly_burn10000
-  from paced
+      case when of_two10000 <= hourly_burn_2_before10000 then of_two10000 else hourly_burn_2_before10000 end
+    ) as lasting_hourly_burn10000
+  from in_pairs
   group by account, product, currency, day
 ),
 
@@ -178,7 +189,8 @@ per_day as (
     sum(labelled_days.gift_granted10000) as gift_granted10000,
     sum(labelled_days.gift_used_or_expired10000) as gift_used_or_expired10000,
     max(labelled_days.highest_hourly_burn10000) as highest_hourly_burn10000,
-    max(labelled_days.sustained_hourly_burn10000) as sustained_hourly_burn10000
+    max(labelled_days.sustained_hourly_burn10000) as sustained_hourly_burn10000,
+    max(labelled_days.lasting_hourly_burn10000) as lasting_hourly_burn10000
   from labelled_days
   left join first_currencies
     on
@@ -239,7 +251,7 @@ select
   {%- endfor %}
   cast(per_day.spend10000 + per_day.gift_used_or_expired10000 as {{ type_amount() }})
     as burn10000,
-  {%- for kind in ['highest', 'sustained'] %}
+  {%- for kind in ['highest', 'sustained', 'lasting'] %}
   cast(per_day.{{ kind }}_hourly_burn10000 as {{ type_amount() }}) as {{ kind }}_hourly_burn10000,
   {%- endfor %}
   per_day.closing_snapshot_at

@@ -1,8 +1,8 @@
 {#- One row per account: how fast it burns now, and the hours left where that is a surge.
 
-    Two or three intervals count, since one alone may also be an expired gift, and so do two in a row
-    of the days before: where the account usually sends all in single hours, two such hours are a
-    surge. -#}
+    Two or three intervals count, since one alone may also be an expired gift. Both are compared with as
+    many in a row of the days before: where the account usually sends all in single hours, two such
+    hours are a surge, and where it does so in two, three are. -#}
 {{ config(materialized='table') }}
 {%- set settings = settings() %}
 {%- set hours = [28, (3 * settings['snapshot_interval_seconds'] / 3600) | round(0, 'ceil') | int] | max %}
@@ -63,9 +63,15 @@ days as (
     days.day,
     days.coverage,
     days.burn10000,
-    -- A row of before has no other.
+    -- A day whose snapshots are too few, and a row of before, have less.
     coalesce(days.sustained_hourly_burn10000, days.highest_hourly_burn10000, 0)
-      as sustained_hourly_burn10000
+      as sustained_hourly_burn10000,
+    coalesce(
+      days.lasting_hourly_burn10000,
+      days.sustained_hourly_burn10000,
+      days.highest_hourly_burn10000,
+      0
+    ) as lasting_hourly_burn10000
   from (
     select * from {{ ref('int_tap_balance__days') }}
     where day < {{ as_of_day() }} and day >= {{ as_of_day(-28) }}
@@ -77,10 +83,11 @@ placed as (
   select
     account,
     sustained_hourly_burn10000,
+    lasting_hourly_burn10000,
     case when coverage = 'complete' then burn10000 end as burn10000,
-    row_number() over (
-      partition by account order by sustained_hourly_burn10000 desc
-    ) as hourly_place,
+    {%- for kind in ['sustained', 'lasting'] %}
+    row_number() over (partition by account order by {{ kind }}_hourly_burn10000 desc) as {{ kind }}_place,
+    {%- endfor %}
     row_number() over (
       partition by account
       order by case when coverage = 'complete' then burn10000 else -1 end desc
@@ -91,8 +98,10 @@ placed as (
 usual as (
   select
     account,
-    coalesce(max(case when hourly_place = 2 then sustained_hourly_burn10000 end), 0)
+    coalesce(max(case when sustained_place = 2 then sustained_hourly_burn10000 end), 0)
       as per_hour10000,
+    coalesce(max(case when lasting_place = 2 then lasting_hourly_burn10000 end), 0)
+      as three_per_hour10000,
     coalesce(max(case when daily_place = 2 then burn10000 end), 0) as per_day10000
   from placed
   group by account
@@ -109,6 +118,7 @@ totals as (
     {{ divided_down('paces.last_day10000 * 86400', 'nullif(paces.last_day_seconds, 0)') }}
       as per_day10000,
     coalesce(usual.per_hour10000, 0) as usual_per_hour10000,
+    coalesce(usual.three_per_hour10000, 0) as usual_three_per_hour10000,
     coalesce(usual.per_day10000, 0) as usual_per_day10000
   from paces
   inner join latest on paces.account = latest.account
@@ -124,7 +134,7 @@ select
     when
       (
         per_hour10000 > 2 * usual_per_hour10000
-        or 4 * three_per_hour10000 > 7 * usual_per_hour10000
+        or three_per_hour10000 > greatest(2 * usual_three_per_hour10000, usual_per_hour10000)
       )
       and total10000 < 24 * critical_days * per_hour10000
       then {{ divided_down('total10000 * 3600', 'per_hour10000') }}

@@ -163,49 +163,116 @@ ratios as (
   from last_ratios
 ),
 
--- How far the days are from that: the mean of the distances.
-deviations as (
+related as (
   select
-    ratios.account,
-    ratios.day,
-    {{ divided_down(
-      'sum(abs(capped.burn10000 * ' ~ million ~ ' - '
-      ~ divided_down(
-        'case when counted_days < 10 then typical_e6'
-        ~ case_of(weekdays, 'when capped.ahead = # then mean_#_e6')
-        ~ ' end * case when capped.age <= 7 then last_ratio else older_ratio end',
-        million
-      ) ~ '))', 'count(capped.burn10000)'
-    ) }} as deviation_e6
+    capped.account,
+    capped.day,
+    capped.age,
+    capped.burn10000,
+    ratios.counted_days,
+    ratios.typical_e6,
+    case when capped.age <= 7 then ratios.last_ratio else ratios.older_ratio end as own_ratio,
+    case capped.ahead{{ case_of(weekdays, 'when # then ratios.mean_#_e6') }} end as mean_e6
   from ratios
   inner join capped on ratios.account = capped.account and ratios.day = capped.day
-  group by ratios.account, ratios.day
+  where capped.burn10000 is not null
 ),
 
--- The weight of the last week: a quarter where nothing has changed, all where it clearly has.
+-- Each day in millionths of its weekday's mean.
+shares as (
+  select
+    related.*,
+    {{ divided_down('burn10000 * ' ~ million * million, 'nullif(mean_e6, 0)') }} as share
+  from related
+),
+
+-- How far the days are from the ratio of their weeks, the mean of the distances; and the sums that the
+-- straight line through the shares takes.
+lines as (
+  select
+    account,
+    day,
+    {{ divided_down(
+      'sum(abs(burn10000 * ' ~ million ~ ' - '
+      ~ divided_down('case when counted_days < 10 then typical_e6 else mean_e6 end * own_ratio', million)
+      ~ '))', 'count(*)'
+    ) }} as deviation_e6,
+    cast(count(share) as {{ type_amount() }}) as days,
+    cast(sum(case when share is not null then age end) as {{ type_amount() }}) as ages,
+    cast(sum(case when share is not null then age * age end) as {{ type_amount() }}) as squared_ages,
+    sum(share) as shares,
+    sum(age * share) as aged_shares,
+    sum(share * share) as squared_shares
+  from shares
+  group by account, day
+),
+
+-- Their variances and covariance, each times the square of the number of days.
+spreads as (
+  select
+    lines.*,
+    days * squared_ages - ages * ages as age_spread,
+    days * squared_shares - shares * shares as share_spread,
+    days * aged_shares - ages * shares as fall
+  from lines
+),
+
+-- The weight of the last week: a quarter, and up to all where it has clearly burned more. And that of
+-- the line: 0 up to where chance alone would slope it as much, near 1 where the days are close to it.
 weights as (
   select
     ratios.*,
-    deviations.deviation_e6,
+    spreads.deviation_e6,
     abs(ratios.last_ratio - ratios.older_ratio) as difference,
     case
-      when ratios.last_ratio = ratios.older_ratio then {{ million // 4 }}
-      when deviations.deviation_e6 = 0 then {{ million }}
+      when ratios.last_ratio <= ratios.older_ratio then {{ million // 4 }}
+      when spreads.deviation_e6 = 0 then {{ million }}
       else least({{ million }}, greatest({{ million // 4 }}, {{ divided_down(
         '4 * abs(last_ratio - older_ratio) * typical_e6', 'nullif(10 * deviation_e6, 0)'
       ) }}))
-    end as weight
+    end as weight,
+    case
+      when spreads.days >= 21 and spreads.fall <> 0
+        then greatest(0, {{ million }} - {{ divided_down(
+          '6 * ' ~ million ~ ' * greatest(0, age_spread * share_spread - fall * fall)',
+          'nullif(spreads.days * fall * fall, 0)'
+        ) }})
+      else 0
+    end as line_weight,
+    -- Five days ahead.
+    {{ divided_down(
+      'greatest(0, shares * age_spread - fall * (ages + 5 * spreads.days))',
+      'nullif(spreads.days * age_spread, 0)'
+    ) }} as line_ratio
   from ratios
-  inner join deviations on ratios.account = deviations.account and ratios.day = deviations.day
+  inner join spreads on ratios.account = spreads.account and ratios.day = spreads.day
 ),
 
-rated as (
+mixed as (
   select
     weights.*,
     {{ divided_down(
       'older_ratio * (' ~ million ~ ' - weight) + last_ratio * weight', million
-    ) }} as ratio
+    ) }} as ratio_of_weeks
   from weights
+),
+
+rated as (
+  select
+    mixed.*,
+    case
+      when line_weight = 0 then ratio_of_weeks
+      else least(
+        {{ divided_down('13 * ratio_of_weeks', 10) }},
+        greatest(
+          {{ divided_down('7 * ratio_of_weeks', 10) }},
+          {{ divided_down(
+            'ratio_of_weeks * (' ~ million ~ ' - line_weight) + line_ratio * line_weight', million
+          ) }}
+        )
+      )
+    end as ratio
+  from mixed
 ),
 
 scaled as (
