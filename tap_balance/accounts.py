@@ -129,15 +129,13 @@ def _entries(settings: Mapping[str, Any]) -> list[tuple[str, Any]]:
             msg = f"{', '.join(others)}: cannot be set together with {way}; use one"
             raise SettingsError(msg)
         return read_accounts_file(settings[way]) if way == _FILE else _numbered(way, settings[way])
-    missing = [name for name in ("dev_key", "dev_secret") if name not in settings]
-    if missing:
-        msg = (
-            f"{', '.join(missing)}: not set; set dev_key and dev_secret, or accounts, or "
-            "accounts_file"
-        )
+    unset = [name for name in ("dev_key", "dev_secret") if name not in settings]
+    if unset:
+        ways = "set dev_key and dev_secret, or accounts, or accounts_file"
+        msg = f"{', '.join(unset)}: not set; {ways}"
         unread = [
             variable_of(name)
-            for name in ("accounts", _FILE, *missing)
+            for name in ("accounts", _FILE, *unset)
             if name not in settings and os.environ.get(variable_of(name), "") not in {"", "null"}
         ]
         if unread:

@@ -17,7 +17,6 @@ SCALE = 4
 _SMALLEST, _LARGEST = -(2**63), 2**63 - 1
 _WHOLE = re.compile(r"-?(0|[1-9][0-9]*)")
 _DECIMAL = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?")
-_CURRENCY = re.compile(r"[A-Z]{3}")
 # Long enough for 64 bits and 4 places, short enough that no conversion can take long.
 _LONGEST_NUMBER = 80
 _EXACT = Context(_LONGEST_NUMBER, Emin=-_LONGEST_NUMBER, Emax=_LONGEST_NUMBER, traps=[Inexact])
@@ -94,7 +93,7 @@ def read_otp(body: Any) -> Amounts:  # noqa: ANN401
     body = _object(body, "otp")
     integers = {field: _x10000(body, field, places=SCALE) for field in FIELDS}
     currency = body.get("currency")
-    if not isinstance(currency, str) or not _CURRENCY.fullmatch(currency):
+    if not isinstance(currency, str) or not re.fullmatch(r"[A-Z]{3}", currency):
         msg = "`currency` is not an ISO 4217 code"
         raise WrongShapeError(msg)
     return _amounts(integers, currency, [])

@@ -16,8 +16,6 @@ from tap_balance.tap import TapBalance
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-logger = TapBalance.logger
-
 
 def run(args: Sequence[str] | None = None) -> int:
     """Run the command.
@@ -38,7 +36,7 @@ def run(args: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
     except (Exception, RunEndedError) as error:  # noqa: BLE001
         for line in _explain(error):
-            logger.error("%s", line)  # noqa: TRY400 - a line, not a traceback
+            TapBalance.logger.error("%s", line)
         status = error.exit_status if isinstance(error, RunEndedError) else 1
     logging.shutdown()
     return status

@@ -27,11 +27,10 @@ Product: TypeAlias = Literal["sms", "otp"]
 LARGEST_FILE = 64 * 1024 * 1024
 """Bytes of a file that are read; a hundred thousand accounts need a quarter of it."""
 
-_WORDS = {"true": True, "1": True, "yes": True, "on": True}
-_WORDS |= {"false": False, "0": False, "no": False, "off": False}
+_WORDS = dict.fromkeys(["true", "1", "yes", "on"], True)
+_WORDS |= dict.fromkeys(["false", "0", "no", "off"], False)
 # Python's own `float` also takes 1_000, digits of other scripts, and "infinity".
 _NUMBER = re.compile(r"\s*[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?\s*", re.ASCII)
-_SHARD = re.compile(r"([0-9]{1,6})/([0-9]{1,6})", re.ASCII)
 _KINDS = {
     "string": "a string",
     "integer": "a whole number",
@@ -218,7 +217,7 @@ def parse_shard(settings: Mapping[str, Any]) -> tuple[int, int]:
     Raises:
         SettingsError: It is not a valid shard.
     """
-    match = _SHARD.fullmatch(settings.get("shard", "1/1"))
+    match = re.fullmatch(r"([0-9]{1,6})/([0-9]{1,6})", settings.get("shard", "1/1"))
     index, count = map(int, match.groups()) if match else (0, 0)
     if not 1 <= index <= count:
         msg = "shard: must be i/n with i from 1 to n, such as 1/4"

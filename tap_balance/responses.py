@@ -9,7 +9,7 @@ import requests
 from urllib3.exceptions import HTTPError
 from urllib3.util import Retry
 
-from tap_balance import amounts
+from tap_balance.amounts import WrongShapeError, parse_body, read_otp, read_sms
 from tap_balance.auth import secrets_of
 from tap_balance.errors import AccountError, RetriableError, api_error, safe_text
 from tap_balance.transport import LARGEST_BODY
@@ -20,26 +20,21 @@ if TYPE_CHECKING:
     import pendulum
 
     from tap_balance.accounts import Account
+    from tap_balance.amounts import Amounts
     from tap_balance.config import Product
 
-_READERS: Mapping[Product, Callable[[Any], amounts.Amounts]] = {
-    "sms": amounts.read_sms,
-    "otp": amounts.read_otp,
-}
-
+_READERS: Mapping[Product, Callable[[Any], Amounts]] = {"sms": read_sms, "otp": read_otp}
 _RETRY = Retry(retry_after_max=10**12)  # only `max_elapsed` limits how long the tap waits
 
 
 class Balance(NamedTuple):
     """What one account has left, and when the response had arrived, UTC."""
 
-    amounts: amounts.Amounts
+    amounts: Amounts
     observed_at: pendulum.DateTime
 
 
-def parse_response(
-    response: requests.Response, body: bytes | None, account: Account
-) -> amounts.Amounts:
+def parse_response(response: requests.Response, body: bytes | None, account: Account) -> Amounts:
     """Decide what a response is: a balance, or which error. A body that is too long is None.
 
     Raises:
@@ -50,10 +45,10 @@ def parse_response(
     problem = f"longer than {LARGEST_BODY} bytes"
     try:
         if body is not None:
-            document = amounts.parse_body(body)
+            document = parse_body(body)
             if ok:
                 return _READERS[account.product](document)
-    except amounts.WrongShapeError as error:
+    except WrongShapeError as error:
         problem = str(error)
     except ValueError:
         if ok:

@@ -13,10 +13,6 @@ from tap_balance.errors import SettingsError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-_DAY = timedelta(days=1)
-_MAX_AHEAD = 300
-"""Seconds that `snapshot_at` may be ahead of this machine's clock."""
-
 # ISO 8601, basic or extended, with the offset that says which instant is meant.
 _INSTANT = re.compile(
     r"[0-9]{4}(-?)[0-9]{2}\1[0-9]{2}[Tt ][0-9]{2}(:?[0-9]{2}){0,2}([.,][0-9]+)?"
@@ -41,7 +37,7 @@ def parse_interval(text: str) -> int:
     match = _DURATION.fullmatch(text)
     parts = match.groupdict("0") if match else {}
     length = timedelta(**{unit: int(number) for unit, number in parts.items()})
-    if length and not _DAY % length:
+    if length and not timedelta(days=1) % length:
         return length // timedelta(seconds=1)
     msg = (
         "snapshot_interval: must be an ISO 8601 duration that divides a day, "
@@ -73,7 +69,7 @@ def snapshot_of_run(settings: Mapping[str, Any], now: pendulum.DateTime) -> str:
             "must be an ISO 8601 date and time with its offset from UTC, "
             "such as 2026-01-31T10:00:00Z"
         )
-    elif instant > now.add(seconds=_MAX_AHEAD):
+    elif instant > now.add(minutes=5):
         problem = "is more than five minutes ahead of the clock"
     elif instant < now.subtract(seconds=2 * interval):
         problem = "is more than two intervals ago, and the API only reports the current balance"
