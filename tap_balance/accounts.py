@@ -106,12 +106,12 @@ def read_accounts(settings: Mapping[str, Any]) -> tuple[Account, ...]:
         try:
             account = _read_account(entry, shared)
         except SettingsError as error:
-            problems += [f"{place}{problem}" for problem in error.problems]
+            problems += [_at(place, problem) for problem in error.problems]
             continue
         first = places.setdefault(account.name, place)
         if first != place:
-            problem = f"the same name as in {first.removesuffix(': ')}; names must differ"
-            problems.append(f"{place}account: {problem}")
+            problem = f"account: the same name as in {first.removesuffix(': ')}; names must differ"
+            problems.append(_at(place, problem))
         accounts.append(account)
     if problems:
         raise SettingsError(*problems)
@@ -120,7 +120,7 @@ def read_accounts(settings: Mapping[str, Any]) -> tuple[Account, ...]:
 
 
 def _entries(settings: Mapping[str, Any]) -> list[tuple[str, Any]]:
-    """List the accounts' own settings, each with the prefix under which to name them."""
+    """List the accounts' own settings, each with the place to name in an error."""
     single = ("dev_key", "dev_secret", "account")
     # Empty lists and texts come from tools that fill in every setting.
     way, *others = [name for name in ("accounts", _FILE, *single) if settings.get(name)] or [""]
@@ -128,7 +128,9 @@ def _entries(settings: Mapping[str, Any]) -> list[tuple[str, Any]]:
         if others:
             msg = f"{', '.join(others)}: cannot be set together with {way}; use one"
             raise SettingsError(msg)
-        return read_accounts_file(settings[way]) if way == _FILE else _numbered(way, settings[way])
+        if way == _FILE:
+            return read_accounts_file(settings[way])
+        return [(f"accounts[{i}]", entry) for i, entry in enumerate(settings[way])]
     unset = [name for name in ("dev_key", "dev_secret") if name not in settings]
     if unset:
         ways = "set dev_key and dev_secret, or accounts, or accounts_file"
@@ -145,8 +147,10 @@ def _entries(settings: Mapping[str, Any]) -> list[tuple[str, Any]]:
     return [("", {"account": "default", **given})]
 
 
-def _numbered(setting: str, entries: list[Any]) -> list[tuple[str, Any]]:
-    return [(f"{setting}, entry {i}: ", entry) for i, entry in enumerate(entries, start=1)]
+def _at(place: str, problem: str) -> str:
+    """Name the place of a problem: accounts[0].dev_key: ..., but accounts[0]: unknown key ..."""
+    named = problem.partition(":")[0].replace(", ", "").isidentifier()
+    return f"{place}{'.' if named else ': '}{problem}" if place.endswith("]") else place + problem
 
 
 def _read_account(entry: Any, shared: Mapping[str, Any]) -> Account:  # noqa: ANN401
@@ -215,7 +219,11 @@ def _balance_url(base_url: str) -> str:
     up by the address (adapter, proxy, connections) is found. A path prefix is kept.
     """
     # A backslash is a slash to some.
-    _checked(base_url, {"contains a space, a control character or a backslash": r"[\0- \x7f\\]"})
+    refused = {
+        "contains a space, a control character or a backslash": r"[\0- \x7f\\]",
+        "must not contain a user or password; use dev_key and dev_secret": r"^[^/?#]*//[^/?#]*@",
+    }
+    _checked(base_url, refused)
     try:
         url = parse_url(base_url)
         host = (url.host or "").strip("[]")
@@ -225,7 +233,6 @@ def _balance_url(base_url: str) -> str:
         raise ValueError(msg) from None
     plain = url.scheme == "http" and not is_loopback(host)
     for problem, found in (
-        ("must not contain a user or password; use dev_key and dev_secret", url.auth),
         ("is not an https URL with a host", not host or url.scheme not in _DEFAULT_PORTS),
         ("must be https (http only to this machine, such as http://127.0.0.1:8642)", plain),
         ("must not contain a query or a fragment", "?" in base_url or "#" in base_url),
@@ -250,7 +257,8 @@ def read_accounts_file(path: str) -> list[tuple[str, Any]]:
     try:
         text = read_text(path)
         if text.lstrip().startswith("["):
-            entries = _numbered(_FILE, parse_json(text))
+            listed = enumerate(parse_json(text), start=1)
+            entries = [(f"{_FILE}, entry {number}: ", entry) for number, entry in listed]
         else:
             # Not `splitlines`: it also splits at characters that a name may hold.
             for number, line in enumerate(text.split("\n"), start=1):

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from decimal import Context, Decimal, Inexact
 from typing import Any
 
-from tap_balance.config import parse_json
+from tap_balance.config import RepeatedKeyError, parse_json
 
 FIELDS = ("balance", "gift_balance", "total_balance")
 SCALE = 4
@@ -59,9 +59,14 @@ def parse_body(body: bytes) -> Any:  # noqa: ANN401
     Numbers with a fraction or an exponent, and overlong integers, become `Decimal`.
 
     Raises:
-        ValueError: It is not JSON, or an object in it has a key twice.
+        WrongShapeError: An object in it has a key twice.
+        ValueError: It is not JSON.
     """
-    return parse_json(body, parse_float=_decimal, parse_int=_integer)
+    try:
+        return parse_json(body, parse_float=_decimal, parse_int=_integer)
+    except RepeatedKeyError:
+        msg = "the response repeats a name within one object"
+        raise WrongShapeError(msg) from None
 
 
 def read_sms(body: Any) -> Amounts:  # noqa: ANN401

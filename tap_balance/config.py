@@ -122,6 +122,10 @@ def read_text(path: str) -> str:
     raise ValueError(problem)
 
 
+class RepeatedKeyError(ValueError):
+    """An object in JSON has a key twice, and nobody can say which of the two values is meant."""
+
+
 def parse_json(text: str | bytes, first_line: int = 1, **numbers: Any) -> Any:  # noqa: ANN401
     """Parse JSON without NaN, Infinity and repeated keys, which Python's parser takes.
 
@@ -129,19 +133,16 @@ def parse_json(text: str | bytes, first_line: int = 1, **numbers: Any) -> Any:  
     `parse_int` and `parse_float` of `json.loads`.
 
     Raises:
-        ValueError: It is not JSON; the text shows nothing of it but a repeated key.
+        RepeatedKeyError: An object has a key twice; the text shows the key.
+        ValueError: It is not JSON; the text shows nothing of it.
     """
     problems: list[str] = []
-
-    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        found = dict(pairs)
-        if len(found) < len(pairs):  # nobody can say which of the two values is meant
-            ((key, _),) = Counter(key for key, _ in pairs).most_common(1)
-            problems.append(f"the key {_shown(key)} twice in one object")
-        return found
-
     try:
-        data = json.loads(text, parse_constant=problems.append, object_pairs_hook=unique, **numbers)
+        data = json.loads(
+            text, parse_constant=problems.append, object_pairs_hook=_unique, **numbers
+        )
+    except RepeatedKeyError:
+        raise
     except json.JSONDecodeError as error:
         problems = [f"line {first_line + error.lineno - 1}, column {error.colno}"]
     except (ValueError, RecursionError):
@@ -150,6 +151,15 @@ def parse_json(text: str | bytes, first_line: int = 1, **numbers: Any) -> Any:  
         msg = f"is not JSON ({problems[0]})"
         raise ValueError(msg)
     return data
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        ((key, _),) = Counter(key for key, _ in pairs).most_common(1)
+        msg = f"has the key {_shown(key)} twice in one object"
+        raise RepeatedKeyError(msg)
+    return found
 
 
 def check_settings(

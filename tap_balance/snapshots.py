@@ -19,14 +19,15 @@ _INSTANT = re.compile(
     r"(Z|z|[+-]([01][0-9]|2[0-3])(:?[0-5][0-9])?)"
 )
 # A day has five digits of seconds. Months and years have no fixed length.
+_DAY = 86_400
+_NUMBER = r"([0-9]{1,5}(?:[.][0-9]{1,6})?)"
 _DURATION = re.compile(
-    r"P((?P<days>[0-9]{1,5})D)?"
-    r"(T(?=[0-9])((?P<hours>[0-9]{1,5})H)?((?P<minutes>[0-9]{1,5})M)?((?P<seconds>[0-9]{1,5})S)?)?"
+    rf"P(?:{_NUMBER}D)?(?:T(?=[0-9])(?:{_NUMBER}H)?(?:{_NUMBER}M)?(?:{_NUMBER}S)?)?"
 )
 
 
 def parse_interval(text: str) -> int:
-    """Read an ISO 8601 duration in whole days, hours, minutes and seconds that divides a day.
+    """Read an ISO 8601 duration in days, hours, minutes and seconds that divides a day.
 
     Returns:
         The length of the interval in seconds, from 1 to 86400.
@@ -34,11 +35,11 @@ def parse_interval(text: str) -> int:
     Raises:
         SettingsError: It is not such a duration.
     """
-    match = _DURATION.fullmatch(text)
-    parts = match.groupdict("0") if match else {}
-    length = timedelta(**{unit: int(number) for unit, number in parts.items()})
-    if length and not timedelta(days=1) % length:
-        return length // timedelta(seconds=1)
+    match = _DURATION.fullmatch(text.replace(",", "."))
+    days, hours, minutes, seconds = map(float, match.groups("0") if match else "0000")
+    length = timedelta(days, hours=hours, minutes=minutes, seconds=seconds).total_seconds()
+    if length >= 1 and length.is_integer() and _DAY % length == 0:
+        return int(length)
     msg = (
         "snapshot_interval: must be an ISO 8601 duration that divides a day, "
         "such as PT15M, PT1H or P1D"

@@ -63,7 +63,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"dev_key": "SHOW-ME-NOT"}, "dev_secret: not set"),
     ({**KEYS, "accounts": [{"account": "a", **KEYS}]}, "cannot be set together with accounts"),
     ({"account": "x", "accounts": [{"account": "a", **KEYS}]}, "account: cannot be set together"),
-    ({"accounts": [{"account": "SHOW-ME-NOT", **KEYS}] * 2}, "entry 2: account: the same name"),
+    ({"accounts": [{"account": "SHOW-ME-NOT", **KEYS}] * 2}, "accounts[1].account: the same name"),
     ({**KEYS, "product": "SHOW-ME-NOT"}, "product: must be one of sms, otp"),
     ({**KEYS, "base_url": "http://SHOW-ME-NOT.example"}, "base_url: must be https"),
     ({**KEYS, "base_url": "https://u:SHOW-ME-NOT@x.example"}, "base_url: must not contain a user"),
@@ -82,11 +82,11 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({**KEYS, "account": " "}, "account: is empty"),
     ({**KEYS, "account": "SHOW\x00ME-NOT"}, "account: contains a character"),
     ({**KEYS, "account": "SHOW-ME-NOT" * 50}, "account: must have at most 255 characters"),
-    ({"accounts": [{"account": "a", **KEYS, "dev_secert": "SHOW-ME-NOT"}]}, "entry 1: unknown"),
-    ({"accounts": [{"account": "a", "dev_key": "k"}]}, "accounts, entry 1: dev_secret: not set"),
+    ({"accounts": [{"account": "a", **KEYS, "dev_secert": "SHOW-ME-NOT"}]}, "accounts[0]: unknown"),
+    ({"accounts": [{"account": "a", "dev_key": "k"}]}, "accounts[0].dev_secret: not set"),
     ({"accounts": "SHOW-ME-NOT"}, "accounts: is not JSON (line 1, column 1)"),
     ({"accounts": {"account": "SHOW-ME-NOT"}}, "accounts: must be a JSON list"),
-    ({"accounts": ["SHOW-ME-NOT"]}, "accounts, entry 1: must be a JSON object"),
+    ({"accounts": ["SHOW-ME-NOT"]}, "accounts[0]: must be a JSON object"),
     ({**KEYS, "request_timeout": "SHOW-ME-NOT"}, "request_timeout: must be a number"),
     ({**KEYS, "request_timeout": 0}, "request_timeout: must be more than 0"),
     ({**KEYS, "request_timeout": "nan"}, "request_timeout: must be a number"),
@@ -115,8 +115,8 @@ def test_all_that_an_account_lacks_is_named() -> None:
     with pytest.raises(SettingsError) as refusal:
         read(accounts=[{"account": "a"}])
     assert refusal.value.problems == (
-        "accounts, entry 1: dev_key: not set",
-        "accounts, entry 1: dev_secret: not set",
+        "accounts[0].dev_key: not set",
+        "accounts[0].dev_secret: not set",
     )
 
 

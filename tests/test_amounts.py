@@ -137,5 +137,5 @@ def test_what_is_no_json_is_told_apart(body: bytes) -> None:
 
 
 def test_a_repeated_name_is_refused() -> None:
-    with pytest.raises(ValueError, match="the key 'balance10000' twice in one object"):
+    with pytest.raises(WrongShapeError, match="repeats a name"):
         parse_body(b'{"balance10000": 1, "balance10000": 2}')

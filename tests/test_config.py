@@ -96,11 +96,7 @@ ODD_NUMBERS = ("1_0", "inf", "nan", "٣", "0x10")  # Python's own `float` takes 
         ("accounts", " ", "is not JSON"),
         ("accounts", "[NaN]", "is not JSON"),
         ("accounts", "[" * 100_000, "is not JSON"),
-        (
-            "accounts",
-            '[{"dev_key": "x", "dev_key": "y"}]',
-            r"is not JSON \(the key 'dev_key' twice in one",
-        ),
+        ("accounts", '[{"dev_key": "x", "dev_key": "y"}]', "has the key 'dev_key' twice in one"),
         ("stream_maps", "{'x': 1}", "is not JSON"),
     ],
 )
@@ -145,7 +141,7 @@ def test_the_last_file_wins_and_the_environment_over_files(
 def test_a_config_with_one_key_twice_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "config.json"
     path.write_text('{"dev_secret": "SHOW-ME-NOT", "dev_secret": "ME-NEITHER"}')
-    with pytest.raises(SettingsError, match="the key 'dev_secret' twice in one object") as refusal:
+    with pytest.raises(SettingsError, match="has the key 'dev_secret' twice") as refusal:
         read(str(path))
     assert "NOT" not in str(refusal.value)
 
@@ -243,15 +239,13 @@ def test_a_secret_file_is_checked_like_a_secret(
     with pytest.raises(SettingsError) as refusal:
         account_with(dev_secret_file=str(path))
     (line,) = refusal.value.problems
-    assert line.startswith(f"accounts, entry 1: dev_secret_file: {problem}")
+    assert line.startswith(f"accounts[0].dev_secret_file: {problem}")
     assert "ME-NOT" not in line
 
 
 @pytest.mark.parametrize("path", [".", "", "no\0where"])
 def test_a_path_that_names_no_file_is_refused(path: str) -> None:
-    with pytest.raises(
-        SettingsError, match=r"^accounts, entry 1: dev_secret_file: (cannot|is not)"
-    ):
+    with pytest.raises(SettingsError, match=r"^accounts\[0\]\.dev_secret_file: (cannot|is not)"):
         account_with(dev_secret_file=path)
 
 
@@ -261,7 +255,7 @@ def test_a_variable_that_is_not_set_is_refused_and_its_name_is_not_shown(name: s
     with pytest.raises(SettingsError) as refusal:
         account_with(dev_secret_env=name)
     assert refusal.value.problems == (
-        "accounts, entry 1: dev_secret_env: the environment variable of this name is not set",
+        "accounts[0].dev_secret_env: the environment variable of this name is not set",
     )
 
 
@@ -269,9 +263,9 @@ def test_an_account_has_one_secret() -> None:
     with pytest.raises(SettingsError) as refusal:
         account_with(dev_secret="x", dev_secret_file="y")
     assert refusal.value.problems == (
-        "accounts, entry 1: dev_secret, dev_secret_file: only one of them can be set",
+        "accounts[0].dev_secret, dev_secret_file: only one of them can be set",
     )
-    with pytest.raises(SettingsError, match=r"^accounts, entry 1: dev_secret: not set$"):
+    with pytest.raises(SettingsError, match=r"^accounts\[0\]\.dev_secret: not set$"):
         account_with()
 
 
@@ -287,7 +281,7 @@ def test_an_account_that_is_not_enabled_is_checked() -> None:
 
 @pytest.mark.parametrize("value", ["false", 0, "no", []])
 def test_enabled_is_true_or_false(value: object) -> None:
-    with pytest.raises(SettingsError, match=r"^accounts, entry 1: enabled: must be true or false$"):
+    with pytest.raises(SettingsError, match=r"^accounts\[0\]\.enabled: must be true or false$"):
         account_with(dev_secret="s", enabled=value)
 
 
@@ -300,7 +294,6 @@ def test_enabled_is_true_or_false(value: object) -> None:
         ("HTTPS://Proxy.Example", "https://proxy.example/v1/balance"),
         ("https://proxy.example:443/", "https://proxy.example/v1/balance"),
         ("hTTps://PROXY.example:0443//", "https://proxy.example/v1/balance"),
-        ("https://@proxy.example", "https://proxy.example/v1/balance"),
         ("https://proxy.example:8443", "https://proxy.example:8443/v1/balance"),
         ("https://proxy.example/Prefix/a", "https://proxy.example/Prefix/a/v1/balance"),
         ("https://B\u00dcCHER.example", "https://xn--bcher-kva.example/v1/balance"),
@@ -317,12 +310,12 @@ def test_all_spellings_of_a_base_url_give_one_url(spelling: str, url: str) -> No
 @pytest.mark.parametrize(
     "base_url",
     ["HTTP://proxy.example", "FTP://proxy.example", "HTTPS://u:p@proxy.example", "proxy.example",
-     "https:/proxy.example", "http://127.0.0.1.example", "https://a..b",
+     "https://@proxy.example", "https:/proxy.example", "http://127.0.0.1.example", "https://a..b",
      "https://proxy.example:x", "https://proxy\uff0fexample", "http://2130706433", "https://",
      "https://proxy.example\\@evil.example", "https://proxy.example?", "https://proxy.example#"],
 )  # fmt: skip
 def test_a_base_url_that_is_not_safe_is_refused(base_url: str) -> None:
-    with pytest.raises(SettingsError, match=r"^accounts, entry 1: base_url: "):
+    with pytest.raises(SettingsError, match=r"^accounts\[0\]\.base_url: "):
         account_with(dev_secret="s", base_url=base_url)
 
 

@@ -121,7 +121,7 @@ def test_discovery_and_wrong_settings_send_nothing(
     if not argument:
         assert run.stdout == ""
         assert run.errors == [
-            "accounts, entry 2: account: the same name as in accounts, entry 1; names must differ",
+            "accounts[1].account: the same name as in accounts[0]; names must differ",
             "Invalid settings; no requests were sent.",
         ]
 

@@ -23,6 +23,8 @@ from tap_balance.snapshots import (
         ("PT1H30M", 5400),
         ("PT24H", 86400),
         ("P1D", 86400),
+        ("PT0.5H", 1800),
+        ("PT0,25M", 15),
     ],
 )
 def test_an_interval_that_divides_a_day_is_taken(text: str, seconds: int) -> None:

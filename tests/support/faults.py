@@ -771,8 +771,7 @@ def content_faults() -> list[Fault]:
         Fault(
             "duplicate keys",
             answer(b'{"balance10000": 1, ' + BODY[1:]),
-            NOT_JSON,
-            2,
+            f"{no_balance}the response repeats a name",
         ),
         Fault("UTF-8 with a BOM", answer(b"\xef\xbb\xbf" + BODY)),
         Fault("UTF-16", answer(BODY.decode().encode("utf-16"))),
