@@ -245,6 +245,8 @@ def test_a_worker_whose_accounts_differ_from_the_plan_names_itself(
         start = f"AirflowFailException: {HOST} has other accounts than the plan of this run: "
         assert error.startswith(f"{start}{count} (")
         assert error.endswith(f", planned {planned}")
+    for task, argument in (("execute", shape), ("check", [shape])):
+        assert call(task, argument) == error
 
 
 AT = f"the accounts on {HOST}: tap_balance.errors.SettingsError: "

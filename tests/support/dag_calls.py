@@ -28,6 +28,7 @@ def main() -> None:
         connect,
         connect_destination,
         disconnect,
+        execute,
         fail,
         notify_failure_of,
         plan,
@@ -102,6 +103,11 @@ def causes(*lines: str) -> None:
         meltano.chmod(0o755)
         settings.MELTANO = str(meltano)
         pipeline.Meltano(task_id="build", run="dbt-postgres:build", shape={}).execute({})
+
+
+def execute(shape: dict[str, str]) -> None:
+    """Call what the task `load` does."""
+    pipeline.Meltano(task_id="load", run="tap-balance target-postgres", shape=shape).execute({})
 
 
 def fail(where: str, lines: list[str]) -> None:

@@ -208,7 +208,7 @@ def alerts(**context: Any) -> None:  # noqa: ANN401
     rows = query(f"SELECT alert_id, account, severity, state, message FROM {settings.ALERTS}")  # noqa: S608
     over = {key: text for key, *_, state, text in rows if state == "over"}
     current = {key: alert for key, *alert in rows if key not in over}
-    log.warning("%s", "\n".join(text for *_, text in current.values()) or "No alerts")
+    log.info("%s", "\n".join(text for *_, text in current.values()) or "No alerts")
     new = [alert for key, alert in current.items() if key not in reported]
     worse = {account for account, *_ in new}  # of those, the new message says it all
     lines = [text for *_, text in new] + [
