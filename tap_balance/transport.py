@@ -28,8 +28,6 @@ LARGEST_BODY = 1024 * 1024
 _LARGEST_RESPONSE = 2 * LARGEST_BODY
 """Bytes of a response as it is sent, interim responses and headers included."""
 
-_CHUNK = 64 * 1024
-
 _CONNECT_TIMEOUT = 10.0
 """Seconds for connecting to one address at most."""
 
@@ -305,10 +303,6 @@ def read_body(response: requests.Response) -> bytes | None:
     Raises:
         urllib3.exceptions.HTTPError: It is cut off, corrupt, or late.
     """
-    body = bytearray()
     with response:
-        for chunk in response.raw.stream(_CHUNK, decode_content=True):
-            body += chunk
-            if len(body) > LARGEST_BODY:
-                return None
-    return bytes(body)
+        body: bytes = response.raw.read(LARGEST_BODY + 1, decode_content=True)
+    return body if len(body) <= LARGEST_BODY else None
