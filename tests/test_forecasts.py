@@ -99,3 +99,13 @@ def test_an_alarm_counts_only_where_there_was_none_before() -> None:
     ]
     figures = scoring.figures(rows, [])
     assert (figures["alarm_2"], figures["alarm_3"]) == (0.0, 1.0)
+
+
+def test_a_surge_counts_once_a_day_and_not_where_it_began_before() -> None:
+    surging = {0, 30, 40, 70}
+    answers = [
+        scoring.Answer("ok", 9.0, surge=5.0 if hour in surging else None) for hour in range(72)
+    ]
+    figures = scoring.figures([], [(cases.Case(0, account(), -1, "span", 0), answers)])
+    assert figures["surges"] == pytest.approx(2 / 0.1)
+    assert figures["changes"] == 0

@@ -105,9 +105,9 @@ def attacks(
             yield Case(number, account, begin + hours - 1, "attack", hours)
 
 
-def days(make: Callable[..., Account], kind: str, number: int, count: int) -> Iterator[Case]:
-    """The midnights of N days in a row, each to be followed for 23 hours."""
+def span(make: Callable[..., Account], kind: str, number: int) -> Case:
+    """A midnight from which on an account is followed hour by hour."""
     account = make(kind, number)
+    luck = random.Random(f"span {kind} {number}")
     first = max(FIRST // 24, account.first // 24 + 9)
-    for day in range(first, first + count):
-        yield Case(number, account, 24 * day - 1, "day", day - first)
+    return Case(number, account, 24 * luck.randrange(first, LAST // 24) - 1, "span", 0)

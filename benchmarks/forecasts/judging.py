@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 BEFORE = "aa37779"
 """The last commit with the models of before."""
+FOLLOWED = 4 * 24
+"""Hours for which an account is followed; more accounts cost less time than more hours."""
 
 TABLES = """
 CREATE SCHEMA tap_balance;
@@ -152,12 +154,12 @@ def judged(
 
 
 def followed(
-    midnights: Sequence[Case], connection: psycopg.Connection, models: Sequence[Models]
+    spans: Sequence[Case], connection: psycopg.Connection, models: Sequence[Models]
 ) -> dict[str, dict[str, list[Answer]]]:
-    """The same for each hour of a day that begins with each case, by incremental runs."""
+    """The same for each hour of the days that begin with each case, by incremental runs."""
     found: dict[str, dict[str, list[Answer]]] = {each.name: defaultdict(list) for each in models}
-    _load(connection, midnights, more=23)
-    for hour in range(24):
+    _load(connection, spans, more=FOLLOWED - 1)
+    for hour in range(FOLLOWED):
         _run(models, hour, *([] if hour else ["--full-refresh"]))
         for each in models:
             for case, answer in each.answers(connection).items():
@@ -178,7 +180,7 @@ def _run(models: Sequence[Models], hour: int, *options: str) -> None:
     for each in models:
         each.start(DAY + hour * HOUR + HOUR / 12, *options)
     seconds = ", ".join(f"{each.name} {each.finish():.1f} s" for each in models)
-    print(f"{hour:2}:05: {seconds}", flush=True)
+    print(f"{hour}:05: {seconds}", flush=True)
 
 
 @contextmanager

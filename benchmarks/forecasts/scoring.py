@@ -55,12 +55,12 @@ Figures = dict[str, float | None]
 """By measure; None where there is no case."""
 
 
-def figures(rows: Sequence[Judged], days: Sequence[tuple[Case, Sequence[Answer]]]) -> Figures:
+def figures(rows: Sequence[Judged], spans: Sequence[tuple[Case, Sequence[Answer]]]) -> Figures:
     """All measures of one estimator.
 
     Args:
-        rows: The cases of all purposes but "day".
-        days: Midnights, and the answers of the 24 hours from there on.
+        rows: The cases of all purposes but "span".
+        spans: Midnights, and the answers of each hour from there on.
     """
     by_purpose: dict[str, list[Judged]] = defaultdict(list)
     for row in rows:
@@ -74,7 +74,7 @@ def figures(rows: Sequence[Judged], days: Sequence[tuple[Case, Sequence[Answer]]
             row.case.truth > FAR for row in forecasts if row.answer.status == "critical"
         ),
         **_alarms(by_purpose["attack"]),
-        **_hours(days),
+        **_hours(spans),
     }
 
 
@@ -126,22 +126,20 @@ def _alarms(rows: Sequence[Judged]) -> Figures:
     }
 
 
-def _hours(days: Sequence[tuple[Case, Sequence[Answer]]]) -> Figures:
+def _hours(spans: Sequence[tuple[Case, Sequence[Answer]]]) -> Figures:
     """Changes of the status, surge alarms that begin, and top-ups, per account and month."""
-    if not days:
+    if not spans:
         return {}
-    accounts: dict[tuple[str, int], list[Answer]] = defaultdict(list)
-    top_ups = 0
-    for case, answers in sorted(days, key=lambda day: day[0].hour):
-        accounts[case.account.kind, case.number] += answers
-        top_ups += sum(case.hour < hour <= case.hour + DAY for hour in case.account.topped_up)
-    months = sum(len(answers) for answers in accounts.values()) / MONTH
-    changes = surges = 0
-    for answers in accounts.values():
+    months = sum(len(answers) for _, answers in spans) / MONTH
+    changes = surges = top_ups = 0
+    for case, answers in spans:
+        top_ups += sum(
+            case.hour < hour < case.hour + len(answers) for hour in case.account.topped_up
+        )
         changes += sum(one.status != two.status for one, two in pairwise(answers))
         alarms = [hour for hour, answer in enumerate(answers) if answer.surge is not None]
-        # One that is back within a day is the same.
-        surges += sum(two - one > DAY for one, two in pairwise([-DAY - 1, *alarms]))
+        # One that is back within a day is the same, and one of the first hour began before.
+        surges += sum(two - one > DAY for one, two in pairwise([-DAY, *alarms]))
     return {"changes": changes / months, "surges": surges / months, "top_ups": top_ups / months}
 
 
