@@ -57,7 +57,7 @@ OF_THE_USER = {
 def shape(line: str) -> str:
     """A line of the demo without what depends on the time: numbers, days, signs of life."""
     line = re.sub(r"today|tomorrow|on \d{4}-\d\d-\d\d", "DAY", line)
-    return " ".join(re.sub(r"\d+", "0", re.sub(r" \.+ ", " ", line)).split())
+    return " ".join(re.sub(r"\d+(\.\d+)?", "0", re.sub(r" \.+ ", " ", line)).split())
 
 
 def test_the_demo_prints_what_the_readme_shows_and_leaves_nothing_running() -> None:
