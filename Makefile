@@ -36,7 +36,7 @@ notify: .venvs/dbt/ready ## Post new alerts to the services in APPRISE_URLS (con
 
 test: .venv/ready .meltano/ready $(TESTED:%=.venvs/%/ready) ## Lint, types, all tests, as in CI on each push
 	@$(MAKE) --no-print-directory lint
-	.venv/bin/python -m pytest --numprocesses 2 -m 'not celery'
+	.venv/bin/python -m pytest --numprocesses 3 -m 'not celery'
 
 test-celery: .venv/ready .meltano/ready .venvs/airflow/ready ## The DAGs on two Celery workers, and what can happen to them; needs root
 	.venv/bin/python -m pytest -m celery
