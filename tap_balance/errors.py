@@ -23,7 +23,7 @@ MAX_PROBLEMS = 10
 """Lines about invalid settings that are shown at most."""
 
 _LONGEST_MESSAGE = 100
-_JSON_ESCAPE = re.compile(r"\\(?:u([0-9a-fA-F]{4})|(.))")
+_JSON_ESCAPE = re.compile(r"\\u([0-9a-fA-F]{4})")
 
 
 class SettingsError(ConfigurationError):
@@ -190,11 +190,11 @@ def _unwrapped(text: str) -> Iterator[str]:
         bare = text
         for _ in range(3):
             bare = html.unescape(unquoted(bare))
+            bare = _JSON_ESCAPE.sub(lambda match: chr(int(match[1], 16)), bare)
+            bare = bare.replace("\\/", "/")
             yield bare
-            bare = _JSON_ESCAPE.sub(
-                lambda match: chr(int(match[1], 16)) if match[1] else match[2], bare
-            )
-            # What \\u has made of a letter in two halves becomes one.
+            # JSON's other escapes; what \\u has made of a letter in two halves becomes one.
+            bare = re.sub(r"\\(.)", r"\1", bare)
             bare = bare.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
             yield bare
 
@@ -211,6 +211,7 @@ _NOT_CONNECTED: tuple[tuple[_Kind, str], ...] = (
     (_TIMEOUT, "no connection to {host} in time"),
     (ConnectionRefusedError, "{host} refused the connection"),
     (ssl.SSLError, "no TLS connection to {host}"),
+    (ConnectionError, "the connection to {host} broke before the response was complete"),
     (OSError, "no connection to {host}"),
 )
 _NO_RESPONSE: tuple[tuple[_Kind, str], ...] = (
@@ -240,10 +241,15 @@ def connection_error(
             )
     if not connected and isinstance(error, ValueError):
         # An address that cannot be used: LocationValueError, InvalidProxyURL, InvalidSchema, ...
+        if "SOCKS" in str(error):
+            return AccountError(
+                f"{host} is behind a SOCKS proxy, and the Python package PySocks is missing",
+                "Install PySocks in the environment of the tap, or set HTTPS_PROXY and ALL_PROXY "
+                "to a proxy that uses HTTP.",
+            )
         return AccountError(
             f"no request can be sent to {host} ({type(error).__name__})",
-            "Check base_url, and HTTPS_PROXY and ALL_PROXY in the environment; a SOCKS proxy needs "
-            "the Python package PySocks.",
+            "Check base_url, and HTTPS_PROXY and ALL_PROXY in the environment.",
         )
     happened = next(
         text

@@ -229,8 +229,8 @@ def test_without_pysocks_a_socks_proxy_is_a_line_that_names_it(
     run = run_tap(config, env=environment)
     assert run.status == 1
     (line,) = run.errors
-    assert "no request can be sent to balance.invalid" in line
-    assert line.endswith("a SOCKS proxy needs the Python package PySocks.")
+    assert "balance.invalid is behind a SOCKS proxy, and the Python package PySocks is" in line
+    assert line.endswith("to a proxy that uses HTTP.")
 
 
 @pytest.mark.parametrize("base_url", ["HTTPS://localhost:{port}", "hTTps://LOCALHOST:{port}"])
