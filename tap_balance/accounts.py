@@ -6,20 +6,23 @@ import hashlib
 import ipaddress
 import os
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import urlsplit
 
 from urllib3.util import parse_url
 
-from tap_balance.config import account_problems, parse_json, parse_shard, read_text, variable_of
+from tap_balance.config import (
+    Product,
+    account_problems,
+    parse_json,
+    parse_shard,
+    read_text,
+    variable_of,
+)
 from tap_balance.errors import SettingsError
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from tap_balance.config import Product
 
 # "EngageLab SMS: Query Balance" and "EngageLab OTP: Query Balance", request address.
 BASE_URLS: dict[Product, str] = {
@@ -126,8 +129,7 @@ def _entries(settings: Mapping[str, Any]) -> list[tuple[str, Any]]:
     way, *others = [name for name in ("accounts", _FILE, *single) if settings.get(name)] or [""]
     if way in {"accounts", _FILE}:
         if others:
-            msg = f"{', '.join(others)}: cannot be set together with {way}; use one"
-            raise SettingsError(msg)
+            raise SettingsError(f"{', '.join(others)}: cannot be set together with {way}; use one")
         if way == _FILE:
             return read_accounts_file(settings[way])
         return [(f"accounts[{i}]", entry) for i, entry in enumerate(settings[way])]
@@ -155,8 +157,7 @@ def _at(place: str, problem: str) -> str:
 
 def _read_account(entry: Any, shared: Mapping[str, Any]) -> Account:  # noqa: ANN401
     if not isinstance(entry, dict):
-        msg = "must be a JSON object"
-        raise SettingsError(msg)
+        raise SettingsError("must be a JSON object")
     own = {name: value for name, value in entry.items() if value is not None}
     problems = account_problems(own)
     forms = [name for name in _SECRET_FORMS if name in own]
@@ -197,8 +198,7 @@ def _resolved(name: str, text: str) -> str:
         # The name is not shown: it may be the secret itself in the wrong place.
         secret = os.environ.get(text) if text.isprintable() else None
         if secret is None:
-            msg = "the environment variable of this name is not set"
-            raise ValueError(msg)
+            raise ValueError("the environment variable of this name is not set")
         text = secret
     return _checked(text, _PROBLEMS.get(name, _IN_SECRETS))
 
@@ -229,8 +229,7 @@ def _balance_url(base_url: str) -> str:
         host = (url.host or "").strip("[]")
         host.encode("idna")  # as the look-up will; it refuses an empty or overlong label
     except ValueError:
-        msg = "is not a valid URL"
-        raise ValueError(msg) from None
+        raise ValueError("is not a valid URL") from None
     plain = url.scheme == "http" and not is_loopback(host)
     for problem, found in (
         ("is not an https URL with a host", not host or url.scheme not in _DEFAULT_PORTS),
@@ -266,9 +265,7 @@ def read_accounts_file(path: str) -> list[tuple[str, Any]]:
                 if line.strip():
                     entries.append((place, parse_json(line, first_line=number)))
     except ValueError as error:
-        msg = f"{place}{error}"
-        raise SettingsError(msg) from None
+        raise SettingsError(f"{place}{error}") from None
     if not entries:
-        msg = f"{_FILE}: there is no account in it"
-        raise SettingsError(msg)
+        raise SettingsError(f"{_FILE}: there is no account in it")
     return entries

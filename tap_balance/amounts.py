@@ -65,8 +65,7 @@ def parse_body(body: bytes) -> Any:  # noqa: ANN401
     try:
         return parse_json(body, parse_float=_decimal, parse_int=_integer)
     except RepeatedKeyError:
-        msg = "the response repeats a name within one object"
-        raise WrongShapeError(msg) from None
+        raise WrongShapeError("the response repeats a name within one object") from None
 
 
 def read_sms(body: Any) -> Amounts:  # noqa: ANN401
@@ -99,8 +98,7 @@ def read_otp(body: Any) -> Amounts:  # noqa: ANN401
     integers = {field: _x10000(body, field, places=SCALE) for field in FIELDS}
     currency = body.get("currency")
     if not isinstance(currency, str) or not re.fullmatch(r"[A-Z]{3}", currency):
-        msg = "`currency` is not an ISO 4217 code"
-        raise WrongShapeError(msg)
+        raise WrongShapeError("`currency` is not an ISO 4217 code")
     return _amounts(integers, currency, [])
 
 
@@ -113,24 +111,20 @@ def _amounts(integers: dict[str, int], currency: str | None, warnings: list[str]
 
 def _object(body: Any, product: str) -> dict[str, Any]:  # noqa: ANN401
     if not isinstance(body, dict):
-        msg = "the response is not a JSON object"
-        raise WrongShapeError(msg)
+        raise WrongShapeError("the response is not a JSON object")
     if body.get("code") not in (None, 0):
         # Some servers fill the other fields of an error with zeros, which are no balance.
-        msg = "it has an error code"
-        raise WrongShapeError(msg)
+        raise WrongShapeError("it has an error code")
     found = "sms" if "balance10000" in body else "otp" if "currency" in body else product
     if found != product:
-        msg = f"the response has the {found} format, but `product` is {product}"
-        raise WrongShapeError(msg)
+        raise WrongShapeError(f"the response has the {found} format, but `product` is {product}")
     return body
 
 
 def _x10000(body: dict[str, Any], name: str, *, places: int) -> int:
     """Read one amount that is written with `places` decimal places, as an x10000 integer."""
     if name not in body:
-        msg = f"`{name}` is missing"
-        raise WrongShapeError(msg)
+        raise WrongShapeError(f"`{name}` is missing")
     value = body[name]
     if type(value) is int and places == 0 and _SMALLEST <= value <= _LARGEST:
         return value  # the usual case, for the sake of speed
@@ -143,8 +137,7 @@ def _x10000(body: dict[str, Any], name: str, *, places: int) -> int:
             if _SMALLEST <= whole <= _LARGEST:
                 return whole
     wanted = f"decimal with {places} places" if places else "whole number"
-    msg = f"`{name}` is not a {wanted} within 64 bits"
-    raise WrongShapeError(msg)
+    raise WrongShapeError(f"`{name}` is not a {wanted} within 64 bits")
 
 
 def _agrees(twin: Any, value10000: int) -> bool:  # noqa: ANN401

@@ -5,11 +5,9 @@ from __future__ import annotations
 import base64
 import html
 import json
-from typing import TYPE_CHECKING
 from urllib.parse import quote
 
-if TYPE_CHECKING:
-    from tap_balance.accounts import Account
+from tap_balance.accounts import Account
 
 
 def basic_auth(account: Account) -> str:

@@ -5,16 +5,13 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
 import click
 from singer_sdk.exceptions import MappingError, SingerSDKError
 
 from tap_balance.errors import AccountsFailedError, RunEndedError, SettingsError, defect
 from tap_balance.tap import TapBalance
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 
 def run(args: Sequence[str] | None = None) -> int:
@@ -45,13 +42,14 @@ def run(args: Sequence[str] | None = None) -> int:
 def _check_environment() -> None:
     """Look for what the SDK and Python would answer with a traceback, or not at all."""
     if sys.stdout is None:
-        msg = "stdout is closed, so nothing can be written; connect a target or a file."
-        raise RunEndedError(msg, exit_status=1)
+        raise RunEndedError(
+            "stdout is closed, so nothing can be written; connect a target or a file.",
+            exit_status=1,
+        )
     variable = "TAP_BALANCE_LOGLEVEL" if os.environ.get("TAP_BALANCE_LOGLEVEL") else "LOGLEVEL"
     level = os.environ.get(variable, "INFO").upper()
     if not isinstance(logging.getLevelName(level), int):
-        msg = f"{variable}: must be DEBUG, INFO, WARNING, ERROR or CRITICAL."
-        raise SettingsError(msg)
+        raise SettingsError(f"{variable}: must be DEBUG, INFO, WARNING, ERROR or CRITICAL.")
 
 
 def _run(args: Sequence[str] | None) -> int:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from importlib.metadata import version
-from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import pendulum
@@ -12,15 +12,10 @@ from requests.utils import get_environ_proxies
 from urllib3.exceptions import HTTPError
 
 from tap_balance import transport
-from tap_balance.accounts import is_loopback
+from tap_balance.accounts import Account, is_loopback
 from tap_balance.auth import basic_auth, secrets_of
 from tap_balance.errors import connection_error
 from tap_balance.responses import Balance, parse_response
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from tap_balance.accounts import Account
 
 
 class BalanceClient:

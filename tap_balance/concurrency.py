@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import heapq
+import logging
 import os
 import random
 import signal
 import threading
 import time
 from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
-from typing import TYPE_CHECKING, NamedTuple, TypeAlias
+from types import FrameType
+from typing import NamedTuple, TypeAlias
 
+from tap_balance.accounts import Account
+from tap_balance.client import BalanceClient
 from tap_balance.errors import (
     CHECK_NETWORK,
     TOO_MANY,
@@ -22,15 +27,7 @@ from tap_balance.errors import (
     RunEndedError,
     defect,
 )
-
-if TYPE_CHECKING:
-    import logging
-    from collections.abc import Callable, Iterator, Sequence
-    from types import FrameType
-
-    from tap_balance.accounts import Account
-    from tap_balance.client import BalanceClient
-    from tap_balance.responses import Balance
+from tap_balance.responses import Balance
 
 Outcome: TypeAlias = "Balance | AccountError"
 

@@ -7,20 +7,17 @@ import json
 import os
 import re
 from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from importlib.resources import files
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
+import pendulum
+from jsonschema import ValidationError
 from singer_sdk.typing import DEFAULT_JSONSCHEMA_VALIDATOR
 
 from tap_balance.errors import MAX_PROBLEMS, SettingsError
 from tap_balance.snapshots import snapshot_of_run
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
-
-    import pendulum
-    from jsonschema import ValidationError
 
 Product: TypeAlias = Literal["sms", "otp"]
 
@@ -69,16 +66,16 @@ def read_files(sources: Sequence[str]) -> dict[str, Any]:
             continue
         if "{" in path:
             # Somebody has put the settings there; a path is shown, and they must not be.
-            msg = "--config: is not a path; write the settings into a file, or use --config=ENV"
-            raise SettingsError(msg)
+            raise SettingsError(
+                "--config: is not a path; write the settings into a file, or use --config=ENV"
+            )
         problem = "is not a JSON object"
         try:
             config = parse_json(read_text(path))
         except ValueError as error:
             config, problem = None, str(error)
         if not isinstance(config, dict):
-            msg = f"--config {path!r}: {problem}"
-            raise SettingsError(msg)
+            raise SettingsError(f"--config {path!r}: {problem}")
         settings |= config
     return settings
 
@@ -148,8 +145,7 @@ def parse_json(text: str | bytes, first_line: int = 1, **numbers: Any) -> Any:  
     except (ValueError, RecursionError):
         problems = ["nested too deep, or a number too long"]
     if problems:
-        msg = f"is not JSON ({problems[0]})"
-        raise ValueError(msg)
+        raise ValueError(f"is not JSON ({problems[0]})")
     return data
 
 
@@ -157,8 +153,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
         ((key, _),) = Counter(key for key, _ in pairs).most_common(1)
-        msg = f"has the key {_shown(key)} twice in one object"
-        raise RepeatedKeyError(msg)
+        raise RepeatedKeyError(f"has the key {_shown(key)} twice in one object")
     return found
 
 
@@ -230,8 +225,7 @@ def parse_shard(settings: Mapping[str, Any]) -> tuple[int, int]:
     match = re.fullmatch(r"([0-9]{1,6})/([0-9]{1,6})", settings.get("shard", "1/1"))
     index, count = map(int, match.groups()) if match else (0, 0)
     if not 1 <= index <= count:
-        msg = "shard: must be i/n with i from 1 to n, such as 1/4"
-        raise SettingsError(msg)
+        raise SettingsError("shard: must be i/n with i from 1 to n, such as 1/4")
     return index, count
 
 

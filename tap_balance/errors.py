@@ -7,17 +7,15 @@ import re
 import socket
 import ssl
 import traceback
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, TypeAlias
 from urllib.parse import unquote, unquote_plus
 
 import requests
 import urllib3
 from singer_sdk.exceptions import ConfigurationError
 from urllib3.exceptions import DecodeError, InvalidHeader, ProxyError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 MAX_PROBLEMS = 10
 """Lines about invalid settings that are shown at most."""

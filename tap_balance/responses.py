@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from email.utils import parsedate_to_datetime
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
+import pendulum
 import requests
 from urllib3.exceptions import HTTPError
 from urllib3.util import Retry
 
-from tap_balance.amounts import WrongShapeError, parse_body, read_otp, read_sms
+from tap_balance.accounts import Account
+from tap_balance.amounts import Amounts, WrongShapeError, parse_body, read_otp, read_sms
 from tap_balance.auth import secrets_of
+from tap_balance.config import Product
 from tap_balance.errors import AccountError, RetriableError, api_error, safe_text
 from tap_balance.transport import LARGEST_BODY
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-
-    import pendulum
-
-    from tap_balance.accounts import Account
-    from tap_balance.amounts import Amounts
-    from tap_balance.config import Product
 
 _READERS: Mapping[Product, Callable[[Any], Amounts]] = {"sms": read_sms, "otp": read_otp}
 _RETRY = Retry(retry_after_max=10**12)  # only `max_elapsed` limits how long the tap waits

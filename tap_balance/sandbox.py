@@ -9,17 +9,14 @@ import json
 import signal
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from tap_balance.accounts import ENDPOINT
 from tap_balance.amounts import exact_decimal
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from tap_balance.config import Product
+from tap_balance.config import Product
 
 DEFAULT_PORT = 8642
 SECRET = "sandbox-secret"  # noqa: S105 - the sandbox's own, and no secret

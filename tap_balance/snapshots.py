@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pendulum
 
 from tap_balance.errors import SettingsError
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 # ISO 8601, basic or extended, with the offset that says which instant is meant.
 _INSTANT = re.compile(
@@ -40,11 +38,10 @@ def parse_interval(text: str) -> int:
     length = timedelta(days, hours=hours, minutes=minutes, seconds=seconds).total_seconds()
     if length >= 1 and length.is_integer() and _DAY % length == 0:
         return int(length)
-    msg = (
+    raise SettingsError(
         "snapshot_interval: must be an ISO 8601 duration that divides a day, "
         "such as PT15M, PT1H or P1D"
     )
-    raise SettingsError(msg)
 
 
 def snapshot_of_run(settings: Mapping[str, Any], now: pendulum.DateTime) -> str:
@@ -79,8 +76,7 @@ def snapshot_of_run(settings: Mapping[str, Any], now: pendulum.DateTime) -> str:
         problem = f"is not the start of an interval of {text}; the nearest is {nearest}"
     else:
         return start_of_interval(instant, interval)
-    msg = f"snapshot_at: {problem}"
-    raise SettingsError(msg)
+    raise SettingsError(f"snapshot_at: {problem}")
 
 
 def _parse_instant(text: str) -> pendulum.DateTime | None:

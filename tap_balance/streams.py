@@ -4,26 +4,21 @@ from __future__ import annotations
 
 import copy
 import sys
-from typing import TYPE_CHECKING, Any, ClassVar
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, ClassVar
 
-from singer_sdk.singerlib import Catalog, Metadata, Schema, StreamMetadata
+from singer_sdk import Tap
+from singer_sdk.helpers.types import Context, Record
+from singer_sdk.singerlib import Catalog, Metadata, MetadataMapping, Schema, StreamMetadata
 from singer_sdk.streams import Stream
 
+from tap_balance.accounts import Account
 from tap_balance.amounts import exact_decimal
+from tap_balance.concurrency import Outcome
 from tap_balance.config import read_schema
 from tap_balance.errors import AccountError, RunEndedError, SettingsError
+from tap_balance.responses import Balance
 from tap_balance.snapshots import utc_microseconds
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
-
-    from singer_sdk import Tap
-    from singer_sdk.helpers.types import Context, Record
-    from singer_sdk.singerlib import MetadataMapping
-
-    from tap_balance.accounts import Account
-    from tap_balance.concurrency import Outcome
-    from tap_balance.responses import Balance
 
 SCHEMA = read_schema("balance.json")
 """The contract: field by field with description, unit and source."""
@@ -175,6 +170,7 @@ def complete_catalog(catalog: Any) -> Catalog:  # noqa: ANN401
                 contract = Schema.from_dict(SCHEMA["properties"][field])
                 entry.schema.properties.setdefault(field, contract)
     except (AttributeError, KeyError, TypeError, ValueError):
-        msg = "--catalog: the file is not a Singer catalog; make one with --discover"
-        raise SettingsError(msg) from None
+        raise SettingsError(
+            "--catalog: the file is not a Singer catalog; make one with --discover"
+        ) from None
     return found

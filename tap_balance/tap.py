@@ -9,22 +9,23 @@ import os
 import select
 import signal
 import sys
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
-from typing import IO, TYPE_CHECKING, Any, ClassVar, cast
+from typing import IO, Any, ClassVar, cast
 
 import click
 import pendulum
 from singer_sdk import Tap
 from singer_sdk.exceptions import MappingError, SingerSDKError
-from singer_sdk.helpers.capabilities import PluginCapabilities, TapCapabilities
+from singer_sdk.helpers.capabilities import CapabilitiesEnum, PluginCapabilities, TapCapabilities
 from singer_sdk.io_base import SingerWriter
 from singer_sdk.mapper import RemoveRecordTransform
-from singer_sdk.singerlib import SchemaMessage
+from singer_sdk.singerlib import Catalog, Message, SchemaMessage
 
-from tap_balance.accounts import read_accounts
+from tap_balance.accounts import Account, read_accounts
 from tap_balance.amounts import exact_decimal
 from tap_balance.client import BalanceClient
-from tap_balance.concurrency import Limits, Shutdown, fetch_all
+from tap_balance.concurrency import Limits, Outcome, Shutdown, fetch_all
 from tap_balance.config import (
     SETTINGS,
     check_settings,
@@ -36,15 +37,6 @@ from tap_balance.config import (
 from tap_balance.errors import AccountError, AccountsFailedError, RunEndedError, SettingsError
 from tap_balance.snapshots import snapshot_of_run
 from tap_balance.streams import BalanceStream, complete_catalog, with_decimals
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
-
-    from singer_sdk.helpers.capabilities import CapabilitiesEnum
-    from singer_sdk.singerlib import Catalog, Message
-
-    from tap_balance.accounts import Account
-    from tap_balance.concurrency import Outcome
 
 _ROW = "{:<6}  {:<7}  {:>24}  {}"
 """What `--test` prints on a terminal; the last column may be as long as it has to."""
@@ -74,8 +66,9 @@ class StdoutWriter(SingerWriter):
                 self._stdout.write(line)
         except OSError as error:
             reason = error.strerror or type(error).__name__
-            msg = f"cannot write to stdout ({reason}); the target has probably ended"
-            raise RunEndedError(msg, exit_status=1) from error
+            raise RunEndedError(
+                f"cannot write to stdout ({reason}); the target has probably ended", exit_status=1
+            ) from error
 
 
 def _write_whole(descriptor: int, data: bytes) -> None:
@@ -260,8 +253,7 @@ class TapBalance(Tap):
         try:
             selection = parse_json(catalog.read()) if catalog else None
         except ValueError as error:
-            msg = f"--catalog: the file {error}; make one with --discover"
-            raise SettingsError(msg) from None
+            raise SettingsError(f"--catalog: the file {error}; make one with --discover") from None
         bookmarks = None
         with contextlib.suppress(ValueError):
             bookmarks = parse_json(state.read() or "{}") if state else {}
@@ -278,8 +270,9 @@ class TapBalance(Tap):
             (removed, "stream_maps: the stream balance is removed"),
         ):
             if found:
-                msg = f"{where}, so nothing would be read; change that, or do not run the tap"
-                raise SettingsError(msg)
+                raise SettingsError(
+                    f"{where}, so nothing would be read; change that, or do not run the tap"
+                )
         # Made before anything is written, so that a CA bundle that cannot be read ends it here.
         _ = tap.client
         # The messages' writer has kept the real stdout; a print of any library lands on stderr.
@@ -361,5 +354,4 @@ def naming_stream_maps(settings: Mapping[str, Any]) -> Iterator[None]:
     except Exception as error:
         if not settings.get("stream_maps"):
             raise
-        msg = f"an expression fails with {type(error).__name__}."
-        raise MappingError(msg) from error
+        raise MappingError(f"an expression fails with {type(error).__name__}.") from error

@@ -57,8 +57,7 @@ class Attempt(threading.local):
         """Seconds until the deadline, or a TimeoutError if it has passed."""
         seconds = self.deadline - time.monotonic()
         if seconds <= 0:
-            msg = "the attempt has exceeded its time"
-            raise TimeoutError(msg)
+            raise TimeoutError("the attempt has exceeded its time")
         return seconds
 
 
@@ -120,8 +119,7 @@ class _Connection(HTTPConnection):
             try:
                 return super()._new_conn()
             except NewConnectionError as error:
-                msg = "the SOCKS proxy did not connect"
-                raise ProxyError(msg, error) from error
+                raise ProxyError("the SOCKS proxy did not connect", error) from error
         return _connect(self._dns_host, self.port, self.socket_options)
 
     def request(self, *args: Any, **kwargs: Any) -> None:
@@ -288,8 +286,9 @@ def tls_context() -> ssl.SSLContext:
             cafile=None if folder else bundle, capath=bundle if folder else None
         )
     except OSError:
-        msg = f"{variable}: no certificates can be read from the file that it names"
-        raise SettingsError(msg) from None
+        raise SettingsError(
+            f"{variable}: no certificates can be read from the file that it names"
+        ) from None
     context.sslsocket_class = _TLSSocket
     return context
 
