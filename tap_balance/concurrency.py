@@ -18,7 +18,7 @@ from types import FrameType
 from typing import NamedTuple, TypeAlias
 
 from tap_balance.accounts import Account
-from tap_balance.client import BalanceClient
+from tap_balance.client import Balance, BalanceClient
 from tap_balance.errors import (
     CHECK_NETWORK,
     TOO_MANY,
@@ -27,7 +27,6 @@ from tap_balance.errors import (
     RunEndedError,
     defect,
 )
-from tap_balance.responses import Balance
 
 Outcome: TypeAlias = "Balance | AccountError"
 

@@ -14,10 +14,10 @@ from singer_sdk.streams import Stream
 
 from tap_balance.accounts import Account
 from tap_balance.amounts import exact_decimal
+from tap_balance.client import Balance
 from tap_balance.concurrency import Outcome
 from tap_balance.config import read_schema
 from tap_balance.errors import AccountError, RunEndedError, SettingsError
-from tap_balance.responses import Balance
 from tap_balance.snapshots import utc_microseconds
 
 SCHEMA = read_schema("balance.json")

@@ -11,15 +11,17 @@ import threading
 import time
 from functools import lru_cache
 from typing import Any
+from urllib.parse import urlsplit
 
 import requests
 from requests.adapters import HTTPAdapter
-from requests.utils import DEFAULT_CA_BUNDLE_PATH
+from requests.utils import DEFAULT_CA_BUNDLE_PATH, get_environ_proxies
 from urllib3.connection import HTTPConnection
 from urllib3.exceptions import NewConnectionError, ProtocolError, ProxyError, SSLError
 from urllib3.util import Retry
 from urllib3.util.connection import allowed_gai_family
 
+from tap_balance.accounts import is_loopback
 from tap_balance.errors import SettingsError
 
 LARGEST_BODY = 1024 * 1024
@@ -233,7 +235,7 @@ class Adapter(HTTPAdapter):
 
         Unlike its parent's, the response has no cookies: some crash the parser, and none is sent.
         """
-        pool, path = self._pools.get(request.url) or self._pool(request, options["proxies"])
+        pool, path = self._pools.get(request.url) or self._pool(request)
         raw = pool.urlopen(
             *(request.method, path),
             headers=request.headers,
@@ -249,8 +251,10 @@ class Adapter(HTTPAdapter):
         response.request = request
         return response
 
-    def _pool(self, request: Any, proxies: Any) -> tuple[Any, str]:
+    def _pool(self, request: Any) -> tuple[Any, str]:
         """Find the pool for a URL, whose connections keep the deadline."""
+        local = is_loopback(urlsplit(request.url).hostname or "")  # never behind a proxy
+        proxies = {} if local else get_environ_proxies(request.url)
         pool: Any = self.get_connection_with_tls_context(request, verify=True, proxies=proxies)
         pool.ConnectionCls = _with_deadline(pool.ConnectionCls)
         self._pools[request.url] = pool, request.path_url
@@ -291,17 +295,3 @@ def tls_context() -> ssl.SSLContext:
         ) from None
     context.sslsocket_class = _TLSSocket
     return context
-
-
-def read_body(response: requests.Response) -> bytes | None:
-    """Read and decompress a body, and give its connection back.
-
-    Returns:
-        The body, or None if it is longer than `LARGEST_BODY`.
-
-    Raises:
-        urllib3.exceptions.HTTPError: It is cut off, corrupt, or late.
-    """
-    with response:
-        body: bytes = response.raw.read(LARGEST_BODY + 1, decode_content=True)
-    return body if len(body) <= LARGEST_BODY else None

@@ -20,9 +20,8 @@ from tap_process import started
 
 from tap_balance.accounts import Account
 from tap_balance.amounts import Amounts
-from tap_balance.client import BalanceClient
+from tap_balance.client import Balance, BalanceClient
 from tap_balance.errors import AccountError, RetriableError
-from tap_balance.responses import Balance
 from tap_balance.sandbox import settings_of
 
 if TYPE_CHECKING:

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from tap_balance.accounts import Account
+    from tap_balance.client import Balance
     from tap_balance.concurrency import Outcome
-    from tap_balance.responses import Balance
 
 
 def fetch_from(accounts: Sequence[Account], **limits: float) -> list[tuple[Account, Outcome]]:
