@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import http.client
-import io
 import os
 import socket
 import ssl
@@ -66,41 +65,42 @@ class Attempt(threading.local):
 attempt = Attempt()
 
 
-class _Reader(io.RawIOBase):
-    """Receives a response until the deadline, and within the limit for its size."""
+class _Socket(socket.socket):
+    """A socket that receives until the deadline, and within the limit for a response."""
 
-    def __init__(self, raw: io.RawIOBase, sock: socket.socket) -> None:
-        self._raw = raw
-        self._socket = sock
+    def settimeout(self, value: float | None) -> None:
+        # Each time is a call to the system, at which another thread takes over, and urllib3 sets
+        # it twice per request.
+        if value != self.gettimeout():
+            super().settimeout(value)
 
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
+    def recv_into(self, *args: Any, **kwargs: Any) -> int:
         seconds = attempt.remaining
-        timeout = self._socket.gettimeout()
-        # Each change is a call to the system; most responses come long before it matters.
+        timeout = self.gettimeout()
         if timeout is None or timeout > seconds + _TOLERANCE:
-            self._socket.settimeout(seconds)
-        count = self._socket.recv_into(buffer)
+            self.settimeout(seconds)
+        count = super().recv_into(*args, **kwargs)
         attempt.received += count
         if attempt.received > _LARGEST_RESPONSE:
-            msg = f"a response of more than {_LARGEST_RESPONSE} bytes"
-            raise http.client.HTTPException(msg)
+            raise http.client.HTTPException(f"a response of more than {_LARGEST_RESPONSE} bytes")
         return count
 
-    def close(self) -> None:
-        self._raw.close()
-        super().close()
+
+class _TLSSocket(_Socket, ssl.SSLSocket):
+    """The same with TLS."""
+
+    def do_handshake(self, *args: Any) -> None:
+        self.settimeout(attempt.remaining)
+        super().do_handshake(*args)
+
+    def recv(self, size: int = 1024, flags: int = 0) -> bytes:
+        # TLS within the TLS of a proxy is received this way.
+        buffer = bytearray(size)
+        return bytes(buffer[: self.recv_into(buffer, size, flags)])
 
 
 class _Response(http.client.HTTPResponse):
     """A response, without the interim ones (1xx) before it: `http.client` skips only 100."""
-
-    def __init__(self, sock: socket.socket, *args: Any, **kwargs: Any) -> None:
-        super().__init__(sock, *args, **kwargs)
-        raw = self.fp.detach()
-        self.fp = io.BufferedReader(_Reader(raw, sock))
 
     def begin(self) -> None:
         super().begin()
@@ -142,29 +142,6 @@ class _Connection(HTTPConnection):
 def _with_deadline(kind: type[Any]) -> type[Any]:
     """Derive a connection class that keeps the deadline."""
     return kind if issubclass(kind, _Connection) else type(kind.__name__, (_Connection, kind), {})
-
-
-class _Socket(socket.socket):
-    """A socket whose time-out is set only if it changes: each time is a call to the system.
-
-    urllib3 sets it twice per request, and at each such call another thread takes over.
-    """
-
-    def settimeout(self, value: float | None) -> None:
-        if value != self.gettimeout():
-            super().settimeout(value)
-
-
-class _TLSSocket(_Socket, ssl.SSLSocket):
-    """TLS that keeps the deadline where no `_Reader` receives."""
-
-    def do_handshake(self, *args: Any) -> None:
-        self.settimeout(attempt.remaining)
-        super().do_handshake(*args)
-
-    def recv(self, *args: Any, **kwargs: Any) -> bytes:
-        self.settimeout(attempt.remaining)  # TLS within the TLS of a proxy is received this way
-        return super().recv(*args, **kwargs)
 
 
 def _connect(host: str, port: int, options: Any) -> socket.socket:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import ssl
+import threading
 import time
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -214,6 +215,29 @@ def test_a_socks_proxy_carries_a_request(behind: Callable[[str], None]) -> None:
     with FaultServer([[greet, start_tls("balance.invalid"), *http(200, BODY)]]) as server:
         behind(f"socks5h://127.0.0.1:{server.port}")
         assert fetch(at("https://balance.invalid")).amounts.balance10000 == 123456
+
+
+def tunnel(port: int) -> Callable[[Wire], None]:
+    """Carry bytes in both directions between a client and a port, as a proxy does."""
+
+    def carry(source: socket.socket, target: socket.socket) -> None:
+        while data := source.recv(65536):
+            target.sendall(data)
+
+    def step(wire: Wire) -> None:
+        with socket.create_connection(("127.0.0.1", port)) as server:
+            threading.Thread(target=carry, args=(wire.socket, server), daemon=True).start()
+            carry(server, wire.socket)
+
+    return step
+
+
+def test_a_proxy_that_uses_tls_itself_carries_a_request(behind: Callable[[str], None]) -> None:
+    with FaultServer([[start_tls("balance.invalid"), *http(200, BODY)]]) as server:
+        script: Script = [start_tls("localhost"), read_request, CONNECTED, tunnel(server.port)]
+        with FaultServer([script]) as proxy:
+            behind(f"https://localhost:{proxy.port}")
+            assert fetch(at("https://balance.invalid")).amounts.balance10000 == 123456
 
 
 def test_without_pysocks_a_socks_proxy_is_a_line_that_names_it(
