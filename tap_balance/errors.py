@@ -8,7 +8,7 @@ import socket
 import ssl
 import traceback
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass
 from typing import Any, TypeAlias
 from urllib.parse import unquote, unquote_plus
 
@@ -45,11 +45,18 @@ class AccountError(Exception):
         happened: What happened, in the words of the one who reads the log.
         next_step: What the reader can do about it.
         unreachable: Whether no connection to the host could be made.
+        timed_out: Whether the attempt took all its time.
+        retry_after: Seconds that the server asked to wait, or None.
+        rate_limited: Whether that holds for all accounts of the host.
     """
 
     happened: str
     next_step: str
-    unreachable: bool = field(default=False, kw_only=True)
+    _: KW_ONLY
+    unreachable: bool = False
+    timed_out: bool = False
+    retry_after: float | None = None
+    rate_limited: bool = False
 
     def __str__(self) -> str:
         """Return what happened and what to do next."""
@@ -61,19 +68,8 @@ class AccountError(Exception):
         return f"account {account!r}: {self}"
 
 
-@dataclass(eq=False)
 class RetriableError(AccountError):
-    """One account gave no balance this time; another attempt may help.
-
-    Attributes:
-        retry_after: Seconds that the server asked to wait, or None.
-        rate_limited: Whether that holds for all accounts of the host.
-        timed_out: Whether the attempt took all its time.
-    """
-
-    retry_after: float | None = field(default=None, kw_only=True)
-    rate_limited: bool = field(default=False, kw_only=True)
-    timed_out: bool = field(default=False, kw_only=True)
+    """One account gave no balance this time; another attempt may help."""
 
 
 class AccountsFailedError(Exception):

@@ -17,7 +17,6 @@ from requests.adapters import HTTPAdapter
 from requests.utils import DEFAULT_CA_BUNDLE_PATH, get_environ_proxies
 from urllib3.connection import HTTPConnection
 from urllib3.exceptions import NewConnectionError, ProtocolError, ProxyError, SSLError
-from urllib3.util import Retry
 from urllib3.util.connection import allowed_gai_family
 
 from tap_balance.accounts import is_loopback
@@ -169,33 +168,13 @@ def _connect(host: str, port: int, options: Any) -> socket.socket:
     raise failure
 
 
-class _ReplaceStale(Retry):
-    """Repeats a request at once where a connection from the pool was dead already.
-
-    Servers close idle connections whenever they like. Only before the first byte, and never for
-    a new connection: everything else is an attempt of the account.
-    """
-
-    def increment(self, *args: Any, **kwargs: Any) -> Retry:  # type: ignore[override]
-        stale = attempt.reused and not attempt.received
-        if stale and isinstance(kwargs.get("error"), (ProtocolError, SSLError)):
-            attempt.reused = False
-            return self
-        return super().increment(*args, **kwargs)
-
-
 class Adapter(HTTPAdapter):
     """The `requests` adapter of a run, for one scheme, with connections to each of the hosts."""
 
     def __init__(self, hosts: int, connections: int, context: ssl.SSLContext | None = None) -> None:
         self._context = context
         self._pools: dict[str | None, tuple[Any, str]] = {}
-        super().__init__(
-            pool_connections=hosts,
-            pool_maxsize=connections,
-            max_retries=_ReplaceStale(0, read=False),
-            pool_block=True,
-        )
+        super().__init__(hosts, connections, pool_block=True)
 
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
         """Create the pools of direct connections."""
@@ -213,14 +192,16 @@ class Adapter(HTTPAdapter):
         Unlike its parent's, the response has no cookies: some crash the parser, and none is sent.
         """
         pool, path = self._pools.get(request.url) or self._pool(request)
-        raw = pool.urlopen(
-            *(request.method, path),
-            headers=request.headers,
-            timeout=options["timeout"],
-            retries=self.max_retries,
-            preload_content=False,
-            redirect=False,
-        )
+        options |= {"retries": False, "redirect": False, "preload_content": False}
+        while True:
+            try:
+                raw = pool.urlopen(request.method, path, headers=request.headers, **options)
+                break
+            except (ProtocolError, SSLError):
+                # Servers close idle connections whenever they like, so one from the pool that
+                # was dead already is replaced; everything else is an attempt of the account.
+                if attempt.received or not attempt.reused:
+                    raise
         response = requests.Response()
         response.status_code = raw.status
         response.headers = raw.headers
