@@ -31,8 +31,7 @@ BASE_URLS: dict[Product, str] = {
 }
 ENDPOINT = "/v1/balance"
 _FILE = "accounts_file"
-_SECRET_FORMS = ("dev_secret", "dev_secret_env", "dev_secret_file")
-"""How an account in a list or file gives its secret: as text, or by reference."""
+_SECRET_FORMS = ("dev_secret", "dev_secret_env", "dev_secret_file")  # as text, or by reference
 
 # What must not be found in a setting: the problem, and its pattern.
 _IN_SECRETS = {

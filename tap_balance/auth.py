@@ -24,14 +24,9 @@ def secrets_of(account: Account) -> tuple[str, ...]:
     """List every form of an account's credentials that must not appear in any output."""
     secret = account.dev_secret
     pair = f"{account.dev_key}:{secret}".encode()
-    forms = {
-        secret,
-        quote(secret, safe=""),
-        quote(secret),
-        json.dumps(secret)[1:-1],
-        html.escape(secret),
-        repr(secret)[1:-1],
-    }
+    in_urls_and_pages = quote(secret, safe=""), quote(secret), html.escape(secret)
+    in_quotes = json.dumps(secret), repr(secret)
+    forms = {secret, *in_urls_and_pages, *(text[1:-1] for text in in_quotes)}
     for plain in (pair, secret.encode()):
         for encode in (base64.b64encode, base64.urlsafe_b64encode):
             # The padding may be missing where somebody repeats it.

@@ -110,24 +110,22 @@ def parse_response(response: requests.Response, body: bytes, account: Account) -
         problem = str(error)
     except ValueError:
         if ok:
-            happened = f"HTTP 200 with a body that is not JSON ({len(body)} bytes)"
-            next_step = (
+            raise RetriableError(
+                f"HTTP 200 with a body that is not JSON ({len(body)} bytes)",
                 "Something between here and the API may have responded (a proxy, a login page); "
-                "check base_url."
-            )
-            raise RetriableError(happened, next_step) from None
+                "check base_url.",
+            ) from None
     # The API's envelope of an error: `{"code": <int>, "message": <string>}`.
     envelope = document if isinstance(document, dict) else {}
     code, message = envelope.get("code"), envelope.get("message")
     if type(code) is not int:
         code = None
     if ok and code is None:
-        happened = f"HTTP 200, but not a balance: {problem}"
-        next_step = (
+        raise AccountError(
+            f"HTTP 200, but not a balance: {problem}",
             "No record is written. Check base_url and product of this account; "
-            "if they are right, report it to the tap's maintainers."
+            "if they are right, report it to the tap's maintainers.",
         )
-        raise AccountError(happened, next_step)
     message = safe_text(message, secrets_of(account)) if isinstance(message, str) else None
     raise api_error(response.status_code, code, message, _read_retry_after(response))
 

@@ -33,12 +33,10 @@ Outcome: TypeAlias = "Balance | AccountError"
 # Accounts in a row that could not connect, in all their attempts, after which a host is down; the
 # second is for a host that could be reached before.
 _FAILURES, _FAILURES_AFTER_A_CONNECTION = 3, 32
-
+# Seconds in which another signal is the same one: Meltano and process groups send two.
 _SAME_SIGNAL = 2.0
-"""Seconds in which another signal is the same one: Meltano and process groups send two."""
-
+# Seconds that a reader of stdout has to take what is being written when a signal comes.
 _READER_GRACE = 10.0
-"""Seconds that a reader of stdout has to take what is being written when a signal comes."""
 
 
 class Limits(NamedTuple):
@@ -118,14 +116,15 @@ class _Host:
         return self.failures >= self.enough <= self.pending
 
     def record(self, outcome: Outcome) -> None:
-        unreachable = isinstance(outcome, AccountError) and outcome.unreachable
+        error = outcome if isinstance(outcome, AccountError) else None
+        unreachable = error is not None and error.unreachable
         self.failures = self.failures + 1 if unreachable else 0
-        self.slow = unreachable or _timed_out(outcome)
+        self.slow = error is not None and (error.unreachable or error.timed_out)
         if not unreachable:
             self.exhausted = 0
             self.enough = _FAILURES_AFTER_A_CONNECTION
-        if isinstance(outcome, RetriableError) and outcome.rate_limited and outcome.retry_after:
-            self.resume_at = max(self.resume_at, time.monotonic() + outcome.retry_after)
+        if error and error.rate_limited and error.retry_after:
+            self.resume_at = max(self.resume_at, time.monotonic() + error.retry_after)
 
 
 @dataclass(eq=False, slots=True)
@@ -183,7 +182,7 @@ class _Queue:
         """Take an account whose next attempt is due, but those whose last one timed out."""
         while self._waiting and self._waiting[0].due <= now:
             fetch = heapq.heappop(self._waiting)
-            if not _timed_out(fetch.outcome):
+            if not (isinstance(fetch.outcome, AccountError) and fetch.outcome.timed_out):
                 return fetch
             self._timed_out.append(fetch)
         return None
@@ -214,17 +213,16 @@ class _Queue:
     def settle(self, fetch: _Fetch) -> None:
         """Decide what follows from an attempt that has ended."""
         assert fetch.outcome is not None  # noqa: S101
-        fetch.host.in_flight -= 1
+        host = fetch.host
+        host.in_flight -= 1
         fetch.attempts += 1
         fetch.elapsed += fetch.seconds
-        fetch.host.record(fetch.outcome)
-        pause = fetch.host.resume_at - time.monotonic()
+        host.record(fetch.outcome)
+        pause = host.resume_at - time.monotonic()
         if pause >= self._limits.max_elapsed:
-            happened = (
-                f"{fetch.host.name} is rate limiting (it sent Retry-After for another account)"
-            )
+            happened = f"{host.name} is rate limiting (it sent Retry-After for another account)"
             limited = RetriableError(happened, TOO_MANY, retry_after=pause)
-            self._skip_others(fetch.host, self._exhausted(limited, 0, 0.0))
+            self._skip_others(host, self._exhausted(limited, 0, 0.0))
         if isinstance(fetch.outcome, RetriableError):
             self._wait_or_complete(fetch, fetch.outcome, _wait_after(fetch.outcome, fetch.attempts))
         else:
@@ -258,10 +256,6 @@ class _Queue:
         """Complete the accounts that had no attempt, by what others have found out."""
         self.complete.extend((account, error) for account in host.accounts)
         host.accounts.clear()
-
-
-def _timed_out(outcome: Outcome | None) -> bool:
-    return isinstance(outcome, RetriableError) and outcome.timed_out
 
 
 def _wait_after(error: RetriableError, attempts: int) -> float:

@@ -69,13 +69,12 @@ def read_files(sources: Sequence[str]) -> dict[str, Any]:
             raise SettingsError(
                 "--config: is not a path; write the settings into a file, or use --config=ENV"
             )
-        problem = "is not a JSON object"
         try:
             config = parse_json(read_text(path))
         except ValueError as error:
-            config, problem = None, str(error)
+            raise SettingsError(f"--config {path!r}: {error}") from None
         if not isinstance(config, dict):
-            raise SettingsError(f"--config {path!r}: {problem}")
+            raise SettingsError(f"--config {path!r}: is not a JSON object")
         settings |= config
     return settings
 

@@ -140,10 +140,7 @@ _RULES: dict[tuple[int, int | None], tuple[str, str]] = {
 
 
 def api_error(
-    status: int,
-    code: int | None = None,
-    message: str | None = None,
-    retry_after: float | None = None,
+    status: int, code: int | None, message: str | None, retry_after: float | None = None
 ) -> AccountError:
     """Turn a response that is not a balance into the error to raise.
 

@@ -94,8 +94,3 @@ def start_of_interval(instant: pendulum.DateTime, interval: int) -> str:
     """
     start = pendulum.from_timestamp(instant.int_timestamp // interval * interval)
     return start.to_iso8601_string()
-
-
-def utc_microseconds(instant: pendulum.DateTime) -> str:
-    """Write an instant in UTC with six decimal places, e.g. "2026-01-31T10:00:00.000123Z"."""
-    return instant.strftime("%Y-%m-%dT%H:%M:%S.%fZ")

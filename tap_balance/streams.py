@@ -18,7 +18,6 @@ from tap_balance.client import Balance
 from tap_balance.concurrency import Outcome
 from tap_balance.config import read_schema
 from tap_balance.errors import AccountError, RunEndedError, SettingsError
-from tap_balance.snapshots import utc_microseconds
 
 SCHEMA = read_schema("balance.json")
 """The contract: field by field with description, unit and source."""
@@ -85,11 +84,8 @@ class BalanceStream(Stream):
                     self.logger.error("%s", outcome.line(account.name))
                     continue
                 for warning in outcome.amounts.warnings:
-                    self.logger.warning(
-                        "account %r: %s; the record has what the x10000 integers say",
-                        account.name,
-                        warning,
-                    )
+                    line = "account %r: %s; the record has what the x10000 integers say"
+                    self.logger.warning(line, account.name, warning)
                 yield make_record(account, outcome, self._snapshot_at)
         except RunEndedError:
             self.finalize_state_progress_markers()
@@ -138,7 +134,7 @@ def make_record(account: Account, balance: Balance, snapshot_at: str) -> Record:
         "account": account.name,
         "product": account.product,
         "snapshot_at": snapshot_at,
-        "observed_at": utc_microseconds(balance.observed_at),
+        "observed_at": balance.observed_at.strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
         "currency": amounts.currency or account.currency,
         "balance10000": amounts.balance10000,
         "gift_balance10000": amounts.gift_balance10000,

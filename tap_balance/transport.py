@@ -24,15 +24,9 @@ from tap_balance.errors import SettingsError
 
 LARGEST_BODY = 1024 * 1024
 """Bytes of a body, after decompression, that are read at most."""
-
-_LARGEST_RESPONSE = 2 * LARGEST_BODY
-"""Bytes of a response as it is sent, interim responses and headers included."""
-
-_CONNECT_TIMEOUT = 10.0
-"""Seconds for connecting to one address at most."""
-
-_TOLERANCE = 0.1
-"""Seconds by which receiving may miss the deadline."""
+_LARGEST_RESPONSE = 2 * LARGEST_BODY  # as it is sent, interim responses and headers included
+_CONNECT_TIMEOUT = 10.0  # seconds for one address
+_TOLERANCE = 0.1  # seconds by which receiving may miss the deadline
 
 
 class Attempt(threading.local):

@@ -5,13 +5,16 @@ from __future__ import annotations
 import pendulum
 import pytest
 
+from tap_balance.accounts import Account
+from tap_balance.amounts import Amounts
+from tap_balance.client import Balance
 from tap_balance.errors import SettingsError
 from tap_balance.snapshots import (
     parse_interval,
     snapshot_of_run,
     start_of_interval,
-    utc_microseconds,
 )
+from tap_balance.streams import make_record
 
 
 @pytest.mark.parametrize(
@@ -60,7 +63,11 @@ def test_an_instant_falls_into_its_utc_interval(instant: str, interval: int, sta
 
 def test_instants_are_written_with_six_places() -> None:
     moment = pendulum.datetime(2026, 1, 31, 10, microsecond=123)
-    assert utc_microseconds(moment) == "2026-01-31T10:00:00.000123Z"
+    account = Account(
+        "main", "fake-key", "fake-secret", "sms", "https://balance.example/v1/balance"
+    )
+    record = make_record(account, Balance(Amounts(1, 0, 1), moment), "2026-01-31T10:00:00Z")
+    assert record["observed_at"] == "2026-01-31T10:00:00.000123Z"
 
 
 RUN = pendulum.datetime(2026, 1, 31, 10, 20)
