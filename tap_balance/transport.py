@@ -8,7 +8,6 @@ import socket
 import ssl
 import threading
 import time
-from functools import lru_cache
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -17,6 +16,7 @@ from requests.adapters import HTTPAdapter
 from requests.utils import DEFAULT_CA_BUNDLE_PATH, get_environ_proxies
 from urllib3.connection import HTTPConnection
 from urllib3.exceptions import NewConnectionError, ProtocolError, ProxyError, SSLError
+from urllib3.util import Retry
 from urllib3.util.connection import allowed_gai_family
 
 from tap_balance.accounts import is_loopback
@@ -131,12 +131,6 @@ class _Connection(HTTPConnection):
         super().close()
 
 
-@lru_cache
-def _with_deadline(kind: type[Any]) -> type[Any]:
-    """Derive a connection class that keeps the deadline."""
-    return kind if issubclass(kind, _Connection) else type(kind.__name__, (_Connection, kind), {})
-
-
 def _connect(host: str, port: int, options: Any) -> socket.socket:
     """Connect to the first address of a host that accepts.
 
@@ -168,7 +162,7 @@ class Adapter(HTTPAdapter):
     def __init__(self, hosts: int, connections: int, context: ssl.SSLContext | None = None) -> None:
         self._context = context
         self._pools: dict[str | None, tuple[Any, str]] = {}
-        super().__init__(hosts, connections, pool_block=True)
+        super().__init__(hosts, connections, Retry(total=False), pool_block=True)
 
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
         """Create the pools of direct connections."""
@@ -186,7 +180,7 @@ class Adapter(HTTPAdapter):
         Unlike its parent's, the response has no cookies: some crash the parser, and none is sent.
         """
         pool, path = self._pools.get(request.url) or self._pool(request)
-        options |= {"retries": False, "redirect": False, "preload_content": False}
+        options |= {"retries": self.max_retries, "redirect": False, "preload_content": False}
         while True:
             try:
                 raw = pool.urlopen(request.method, path, headers=request.headers, **options)
@@ -208,7 +202,9 @@ class Adapter(HTTPAdapter):
         local = is_loopback(urlsplit(request.url).hostname or "")  # never behind a proxy
         proxies = {} if local else get_environ_proxies(request.url)
         pool: Any = self.get_connection_with_tls_context(request, verify=True, proxies=proxies)
-        pool.ConnectionCls = _with_deadline(pool.ConnectionCls)
+        kind = pool.ConnectionCls
+        if not issubclass(kind, _Connection):
+            pool.ConnectionCls = type(kind.__name__, (_Connection, kind), {})
         self._pools[request.url] = pool, request.path_url
         return self._pools[request.url]
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import select
 import socket
 import ssl
-import threading
 import time
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -220,14 +220,14 @@ def test_a_socks_proxy_carries_a_request(behind: Callable[[str], None]) -> None:
 def tunnel(port: int) -> Callable[[Wire], None]:
     """Carry bytes in both directions between a client and a port, as a proxy does."""
 
-    def carry(source: socket.socket, target: socket.socket) -> None:
-        while data := source.recv(65536):
-            target.sendall(data)
-
     def step(wire: Wire) -> None:
         with socket.create_connection(("127.0.0.1", port)) as server:
-            threading.Thread(target=carry, args=(wire.socket, server), daemon=True).start()
-            carry(server, wire.socket)
+            other = {server: wire.socket, wire.socket: server}
+            while True:
+                for source in select.select(other, [], [])[0]:
+                    if not (data := source.recv(65536)):
+                        return
+                    other[source].sendall(data)
 
     return step
 
