@@ -14,9 +14,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import embedded
+import marts
 import pytest
 from airflow_home import Airflow
 from bank import Bank, serving
+from dbt_process import DbtProcess
 from deployment import Deployment
 from found import found_in
 from hypothesis import HealthCheck, settings
@@ -26,7 +28,7 @@ from parts import REAL_SNOWFLAKE, ROOT
 from runners import Meltano
 from snowflake_target import SnowflakeServer, emulated_snowflake
 from tap_process import run_in
-from warehouses import warehouse_of
+from warehouses import InPostgres, in_snowflake
 from xdist.scheduler import LoadScopeScheduling
 
 from tap_balance.sandbox import Sandbox
@@ -219,24 +221,39 @@ def deployment(
 
 
 @pytest.fixture(scope="session")
+def in_postgres(postgres: embedded.Postgres) -> Iterator[Callable[[str], InPostgres]]:
+    """Makes a database of this name, for dbt's models."""
+    with closing(DbtProcess()) as dbt:
+        yield partial(InPostgres, postgres, dbt)
+
+
+@pytest.fixture(scope="session")
 def modelled_histories(
-    postgres: embedded.Postgres, tmp_path_factory: pytest.TempPathFactory
+    in_postgres: Callable[[str], InPostgres], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[dict[str, History]]:
     """The history in each database; the two are made at once, since dbt keeps a core busy."""
     folders = {kind: tmp_path_factory.mktemp(kind) for kind in KINDS}
     with ExitStack() as stack, ThreadPoolExecutor() as pool:
-        warehouses = {
-            kind: stack.enter_context(warehouse_of(kind, postgres, folder))
-            for kind, folder in folders.items()
-        }
-        modelled = pool.map(model, warehouses.values(), folders.values())
+        snowflake = stack.enter_context(in_snowflake(folders["snowflake"]))
+        modelled = pool.map(model, [in_postgres("transform"), snowflake], folders.values())
         yield dict(zip(KINDS, modelled, strict=True))
 
 
 @pytest.fixture(scope="session")
-def found(modelled_histories: dict[str, History]) -> dict[str, Found]:
-    """What independent Python finds in the rows of the last step, which are those of both."""
-    return found_in(modelled_histories["postgres"].builds[-1])
+def expected(modelled_histories: dict[str, History]) -> list[marts.Marts]:
+    """What independent Python finds in the rows of each step, which are those of both."""
+    postgres, snowflake = (
+        [(build.rows, build.as_of) for build in history.builds]
+        for history in modelled_histories.values()
+    )
+    assert postgres == snowflake
+    return [marts.of(rows, as_of) for rows, as_of in postgres]
+
+
+@pytest.fixture(scope="session")
+def found(expected: list[marts.Marts]) -> dict[str, Found]:
+    """What is in the last step."""
+    return found_in(expected[-1])
 
 
 @pytest.fixture(params=KINDS)

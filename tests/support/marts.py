@@ -96,6 +96,21 @@ class Change:
         return (self.row.at - timedelta(seconds=1) if self.before else self.row.at).date()
 
 
+@dataclass(frozen=True)
+class Marts:
+    """All of it at one time."""
+
+    changes: list[Change]
+    days: dict[tuple[Series, date], Day]
+    runways: dict[str, Runway]
+
+
+def of(rows: Iterable[Snapshot], as_of: datetime) -> Marts:
+    found = changes(rows, as_of)
+    days = daily(found, as_of)
+    return Marts(found, days, runway(found, days, as_of))
+
+
 def changes(rows: Iterable[Snapshot], as_of: datetime) -> list[Change]:
     newest: dict[str, Snapshot] = {}
     for row in rows:

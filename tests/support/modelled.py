@@ -9,13 +9,14 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import histories
-from parts import ROOT
-from warehouses import VENVS, dbt, environment
+from parts import ROOT, VENVS
+from warehouses import dbt, environment
 
 if TYPE_CHECKING:
     from datetime import datetime
     from pathlib import Path
 
+    from dbt_process import Done
     from history import Snapshot
     from warehouses import Row, Warehouse
 
@@ -79,9 +80,7 @@ class History:
     builds: list[Build]
     page: Path
 
-    def dbt(
-        self, *arguments: str, as_of: datetime | None = None, **variables: object
-    ) -> subprocess.CompletedProcess[str]:
+    def dbt(self, *arguments: str, as_of: datetime | None = None, **variables: object) -> Done:
         """Run dbt on it, at the time of the last step if there is no other."""
         as_of = as_of or self.builds[-1].as_of
         return dbt(self.warehouse, self.folder, *arguments, as_of=as_of, **variables)
@@ -112,7 +111,7 @@ def model(warehouse: Warehouse, folder: Path) -> History:
         warehouse.load(rows)
         # Also with accounts that are critical, stale and empty.
         done = dbt(warehouse, folder, "build", as_of=as_of)
-        assert done.returncode == 0, done.stdout
+        assert done.status == 0, done.log
         builds.append(
             Build(
                 as_of,

@@ -9,8 +9,9 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 SUPPORT = ROOT / "tests" / "support"
 LOADERS = ROOT / ".meltano" / "loaders"
-CONNECTOR_PYTHON = ROOT / ".venvs" / "fakesnow" / "bin" / "python"
-MELTANO = ROOT / ".venvs" / "meltano" / "bin" / "meltano"
+VENVS = ROOT / ".venvs"
+CONNECTOR_PYTHON = VENVS / "fakesnow" / "bin" / "python"
+MELTANO = VENVS / "meltano" / "bin" / "meltano"
 REAL_SNOWFLAKE = json.loads(os.environ.get("TEST_SNOWFLAKE", "null"))
 """How to connect to an account; set by check_snowflake.py, else there is the emulator."""
 

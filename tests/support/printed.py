@@ -22,7 +22,7 @@ import meltano_project
 import psycopg
 import yaml
 from pages import BLOCK
-from parts import CONNECTOR_PYTHON, LOADERS, MELTANO, QUIET, ROOT
+from parts import CONNECTOR_PYTHON, LOADERS, MELTANO, QUIET, ROOT, VENVS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     import embedded
     from pages import Page
 
-VENVS = ROOT / ".venvs"
 NOT_RUN = "not run by the tests"
 """What the paragraph before a block says where it cannot be run."""
 

@@ -11,18 +11,21 @@ import json
 import os
 import shutil
 import subprocess
+from contextlib import closing
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING
 
 import psycopg
-from parts import ROOT, SUPPORT
-from warehouses import TRANSFORM, VENVS, as_text
+from dbt_process import DbtProcess
+from parts import ROOT
+from warehouses import TRANSFORM, as_text
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     import embedded
+    from dbt_process import Done
     from warehouses import Row
 
 PROJECT = ROOT / "tests" / "shop_analytics"
@@ -81,7 +84,6 @@ COMMANDS: dict[str, tuple[list[str], dict[str, object]]] = {
     ),
     "alerts": (["test", "--select", "tag:alert"], {}),
     "fresh": (["source", "freshness", "--select", "source:tap_balance"], {}),
-    "old": (["source", "freshness"], {"tap_balance_table": "moved"}),
     "index": (["run-operation", "index_source"], {}),
     "index again": (["run-operation", "index_source"], {}),
     "critical above low": (["compile"], {"critical_days": 10, "low_days": 5}),
@@ -93,6 +95,7 @@ COMMANDS: dict[str, tuple[list[str], dict[str, object]]] = {
         {"retired_accounts": ALL},
     ),
     "no account, alerts": (["test", "--select", "tag:alert"], {"retired_accounts": ALL}),
+    "old": (["source", "freshness"], {"tap_balance_table": "moved"}),
     # After another table, the first one is refused, the second one rebuilds.
     "moved": (["build", "--select", "package:tap_balance"], {"tap_balance_table": "moved"}),
     "moved, in full": (
@@ -100,26 +103,7 @@ COMMANDS: dict[str, tuple[list[str], dict[str, object]]] = {
         {"tap_balance_table": "moved"},
     ),
 }
-"""The commands in their order, each with its variables."""
-
-
-@dataclass(frozen=True)
-class Step:
-    """What a command did.
-
-    Attributes:
-        status: dbt's exit status.
-        log: What it logged.
-        nodes: The status of each node that it ran.
-    """
-
-    status: int
-    log: str
-    nodes: dict[str, str]
-
-    def nodes_other_than(self, *statuses: str) -> dict[str, str]:
-        """The nodes that have none of these statuses."""
-        return {node: status for node, status in self.nodes.items() if status not in statuses}
+"""The commands in their order, each with its variables; dbt parses all again where those change."""
 
 
 @dataclass
@@ -129,7 +113,7 @@ class Shop:
     folder: Path
     uri: str
     env: dict[str, str]
-    steps: dict[str, Step]
+    steps: dict[str, Done]
 
     def query(self, sql: str) -> list[Row]:
         with psycopg.connect(self.uri) as connection:
@@ -179,24 +163,12 @@ def given(variables: dict[str, object]) -> str:
     return json.dumps(variables, ensure_ascii=False)
 
 
-def run(version: str, project: Path, env: dict[str, str]) -> dict[str, Step]:
-    """Run all commands in one process, which loads dbt once."""
+def run(version: str, project: Path, env: dict[str, str]) -> dict[str, Done]:
+    """Run all commands."""
     database = {"tap_balance_database": env["SHOP_DATABASE"]}
-    commands = [
-        arguments + ([] if arguments == ["deps"] else ["--vars", given(database | variables)])
-        for arguments, variables in COMMANDS.values()
-    ]
-    found = project.parent / "found.json"
-    done = subprocess.run(
-        [VENVS / VERSIONS[version] / "bin" / "python", SUPPORT / "dbt_steps.py", found],
-        input=json.dumps(commands),
-        cwd=project,
-        env=env,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    steps = [Step(**step) for step in json.loads(found.read_text(encoding="utf-8"))]
-    return dict(zip(COMMANDS, steps, strict=True))
+    done = {}
+    with closing(DbtProcess(VERSIONS[version])) as dbt:
+        for name, (arguments, variables) in COMMANDS.items():
+            given_too = [] if arguments == ["deps"] else ["--vars", given(database | variables)]
+            done[name] = dbt.run(*arguments, *given_too, folder=project, env=env)
+    return done

@@ -5,12 +5,12 @@ from __future__ import annotations
 import csv
 import json
 import os
-import subprocess
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Protocol
 
 import history
 import psycopg
+from dbt_process import DbtProcess
 from parts import ROOT
 from snowflake_target import emulated_snowflake
 
@@ -20,11 +20,11 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     import embedded
+    from dbt_process import Done
     from history import Snapshot
     from snowflake_target import SnowflakeServer
 
 TRANSFORM = ROOT / "transform"
-VENVS = ROOT / ".venvs"
 
 Row = tuple[str | None, ...]
 COLUMNS = """
@@ -37,6 +37,7 @@ COLUMNS = """
 class Warehouse(Protocol):
     """Where the snapshots are, and dbt's models of them."""
 
+    dbt: DbtProcess
     env: dict[str, str]
 
     def load(self, rows: Iterable[Snapshot]) -> None:
@@ -47,8 +48,10 @@ class Warehouse(Protocol):
 
 
 class InPostgres:
-    def __init__(self, server: embedded.Postgres, database: str = "transform") -> None:
+    def __init__(self, server: embedded.Postgres, dbt: DbtProcess, database: str) -> None:
+        self._server = server
         self.uri = server.create_database(database).uri
+        self.dbt = dbt
         self.env = {
             "DBT_TARGET": "postgres",
             "DBT_POSTGRES_HOST": server.socket_folder,
@@ -60,6 +63,9 @@ class InPostgres:
             table = f"CREATE TABLE tap_balance.balance ({COLUMNS.format(**types)})"
             connection.execute(table.encode())
 
+    def drop(self) -> None:
+        self._server.psql(f"DROP DATABASE {self.env['DBT_POSTGRES_DBNAME']} WITH (FORCE)")
+
     def load(self, rows: Iterable[Snapshot]) -> None:
         history.load(self.uri, rows)
 
@@ -69,7 +75,8 @@ class InPostgres:
 
 
 class InSnowflake:
-    def __init__(self, server: SnowflakeServer, folder: Path) -> None:
+    def __init__(self, server: SnowflakeServer, dbt: DbtProcess, folder: Path) -> None:
+        self.dbt = dbt
         self._server = server
         self._folder = folder
         (folder / "profiles.yml").write_text(
@@ -121,33 +128,20 @@ def as_text(rows: Iterable[Sequence[object]]) -> list[Row]:
 
 
 @contextmanager
-def warehouse_of(kind: str, postgres: embedded.Postgres, folder: Path) -> Iterator[Warehouse]:
-    if kind == "postgres":
-        yield InPostgres(postgres)
-    else:
-        with emulated_snowflake(folder) as server:
-            yield InSnowflake(server, folder)
+def in_snowflake(folder: Path) -> Iterator[InSnowflake]:
+    with emulated_snowflake(folder) as server, closing(DbtProcess()) as dbt:
+        yield InSnowflake(server, dbt, folder)
 
 
 def dbt(
     warehouse: Warehouse, folder: Path, *arguments: str, as_of: datetime, **variables: object
-) -> subprocess.CompletedProcess[str]:
+) -> Done:
     given = json.dumps({"as_of": as_of.isoformat(), **variables})
     return dbt_in(TRANSFORM, warehouse, folder, *arguments, "--vars", given)
 
 
-def dbt_in(
-    project: Path, warehouse: Warehouse, folder: Path, *arguments: str
-) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [VENVS / "dbt" / "bin" / "dbt", *arguments],
-        cwd=project,
-        capture_output=True,
-        text=True,
-        timeout=600,
-        check=False,
-        env=environment(warehouse, folder),
-    )
+def dbt_in(project: Path, warehouse: Warehouse, folder: Path, *arguments: str) -> Done:
+    return warehouse.dbt.run(*arguments, folder=project, env=environment(warehouse, folder))
 
 
 def environment(warehouse: Warehouse, folder: Path) -> dict[str, str]:
