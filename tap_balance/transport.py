@@ -34,7 +34,7 @@ class Attempt(threading.local):
 
     deadline = 0.0  # on the monotonic clock
     connected = False  # whether the request was sent, so that the host can be reached
-    reused = False  # whether the connection has served a request before
+    stale = False  # whether the connection has served others, and nothing has come for this one
     received = 0  # bytes of the response
 
     def begin(self, seconds: float) -> None:
@@ -44,7 +44,8 @@ class Attempt(threading.local):
         that sends one byte a second would never exceed it.
         """
         self.deadline = time.monotonic() + seconds
-        self.connected = False
+        self.connected = self.stale = False
+        self.received = 0
 
     @property
     def remaining(self) -> float:
@@ -96,6 +97,8 @@ class _Response(http.client.HTTPResponse):
     """A response, without the interim ones (1xx) before it: `http.client` skips only 100."""
 
     def begin(self) -> None:
+        if self.fp.peek(1):
+            attempt.stale = False
         super().begin()
         while self.status < http.client.OK:
             self.headers = None  # type: ignore[assignment]
@@ -118,7 +121,7 @@ class _Connection(HTTPConnection):
         return _connect(self._dns_host, self.port, self.socket_options)
 
     def request(self, *args: Any, **kwargs: Any) -> None:
-        attempt.reused, self._used = self._used, True
+        attempt.stale, self._used = self._used, True
         attempt.received = 0
         super().request(*args, **kwargs)
 
@@ -185,11 +188,12 @@ class Adapter(HTTPAdapter):
             try:
                 raw = pool.urlopen(request.method, path, headers=request.headers, **options)
                 break
-            except (ProtocolError, SSLError):
+            except (ProtocolError, ProxyError, SSLError):
                 # Servers close idle connections whenever they like, so one from the pool that
                 # was dead already is replaced; everything else is an attempt of the account.
-                if attempt.received or not attempt.reused:
+                if not attempt.stale:
                     raise
+                attempt.stale = False  # the next may fail before its request is sent
         response = requests.Response()
         response.status_code = raw.status
         response.headers = raw.headers
@@ -210,7 +214,7 @@ class Adapter(HTTPAdapter):
 
     def close(self) -> None:
         """Close the connections that are idle."""
-        for pool, _ in self._pools.values():
+        for pool, _ in list(self._pools.values()):  # threads may still add some
             pool.close()
         super().close()
 

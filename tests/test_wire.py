@@ -6,10 +6,12 @@ import select
 import socket
 import ssl
 import time
+from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import trustme
 from fault_server import FaultServer, FullBacklog, drip, hang, http, read_request, reset, start_tls
 from faults import BODY, CA_PEM, LENGTH, OK, WHOLE, always, head, read_hello
 from fetching import fetch, fetch_from
@@ -20,7 +22,7 @@ from tap_balance.accounts import Account
 from tap_balance.errors import AccountError, RetriableError, connection_error
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from fault_server import Script, Wire
@@ -86,6 +88,16 @@ def test_a_pooled_connection_that_died_costs_no_attempt(scheme: str, steps: list
         listed = accounts(20, f"{scheme}://localhost:{server.port}")
         outcomes = fetch_from(listed, max_attempts=1, max_concurrency=4)
     assert [error for _, error in outcomes if isinstance(error, AccountError)] == []
+
+
+def test_a_pooled_connection_that_died_is_replaced_once() -> None:
+    first: Script = [start_tls("localhost"), partial(answer_once_then_die, by_reset=False)]
+    then: Script = [start_tls("localhost", authority=trustme.CA())]
+    with FaultServer([first, then]) as server:
+        listed = accounts(2, f"https://localhost:{server.port}")
+        outcomes = dict(fetch_from(listed, max_attempts=1, max_concurrency=1))
+    assert "is not trusted" in str(outcomes[listed[1]])
+    assert len(server.accepted) == 2
 
 
 def test_a_pooled_connection_that_dies_after_the_first_byte_costs_one() -> None:
@@ -232,12 +244,61 @@ def tunnel(port: int) -> Callable[[Wire], None]:
     return step
 
 
-def test_a_proxy_that_uses_tls_itself_carries_a_request(behind: Callable[[str], None]) -> None:
-    with FaultServer([[start_tls("balance.invalid"), *http(200, BODY)]]) as server:
-        script: Script = [start_tls("localhost"), read_request, CONNECTED, tunnel(server.port)]
-        with FaultServer([script]) as proxy:
-            behind(f"https://localhost:{proxy.port}")
-            assert fetch(at("https://balance.invalid")).amounts.balance10000 == 123456
+PROXIES = pytest.mark.parametrize("proxy", ["http", "https"])
+
+
+@contextmanager
+def proxied(scheme: str, *scripts: Script) -> Iterator[str]:
+    """Serve balance.invalid behind a proxy of this scheme; yield the proxy's address."""
+    secure = start_tls("balance.invalid")
+    with FaultServer([[secure, *script] for script in scripts]) as server:
+        steps: list[Any] = [read_request, CONNECTED, tunnel(server.port)]
+        steps[:0] = [start_tls("localhost")] if scheme == "https" else []
+        with FaultServer([steps]) as proxy:
+            yield f"{scheme}://localhost:{proxy.port}"
+
+
+@PROXIES
+def test_a_proxy_carries_a_request(behind: Callable[[str], None], proxy: str) -> None:
+    with proxied(proxy, http(200, BODY)) as address:
+        behind(address)
+        assert fetch(at("https://balance.invalid")).amounts.balance10000 == 123456
+
+
+def answer_once_then_say_goodbye(wire: Wire) -> None:
+    answer_once_then_die(wire, by_reset=False)
+    assert isinstance(wire.socket, ssl.SSLSocket)
+    wire.socket.unwrap()
+
+
+@PROXIES
+@pytest.mark.parametrize(
+    "step",
+    [partial(answer_once_then_die, by_reset=False), answer_once_then_say_goodbye],
+    ids=["closed", "closed in the words of TLS"],
+)
+def test_a_pooled_connection_that_died_behind_a_proxy_costs_no_attempt(
+    behind: Callable[[str], None], proxy: str, step: Callable[[Wire], None]
+) -> None:
+    with proxied(proxy, [step]) as address:
+        behind(address)
+        listed = accounts(6, "https://balance.invalid")
+        outcomes = fetch_from(listed, max_attempts=1, max_concurrency=2)
+    assert [error for _, error in outcomes if isinstance(error, AccountError)] == []
+
+
+@PROXIES
+def test_a_response_that_is_too_large_costs_only_its_account(
+    behind: Callable[[str], None], proxy: str
+) -> None:
+    flood = drip(head("HTTP/1.1 103 Early Hints") * 1000, pause=0)
+    with proxied(proxy, [read_request, flood], http(200, BODY)) as address:
+        behind(address)
+        listed = accounts(3, "https://balance.invalid")
+        outcomes = fetch_from(listed, max_attempts=1, max_concurrency=1)
+    assert [type(outcome).__name__ for _, outcome in outcomes] == [
+        "RetriableError", "Balance", "Balance"
+    ]  # fmt: skip
 
 
 def test_without_pysocks_a_socks_proxy_is_a_line_that_names_it(
