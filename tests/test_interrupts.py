@@ -122,6 +122,7 @@ def stuck_server() -> Iterator[str]:
         thread = threading.Thread(target=lambda: held.append(server.accept()))
         thread.start()
         yield f"http://127.0.0.1:{server.getsockname()[1]}"
+        socket.create_connection(server.getsockname()).close()  # a signal may come before the tap
         thread.join()
         for connection, _ in held:
             connection.close()
