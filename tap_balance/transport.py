@@ -193,7 +193,7 @@ class Adapter(HTTPAdapter):
                 # was dead already is replaced; everything else is an attempt of the account.
                 if not attempt.stale:
                     raise
-                attempt.stale = False  # the next may fail before its request is sent
+                attempt.connected = attempt.stale = False  # the next may fail before it is sent
         response = requests.Response()
         response.status_code = raw.status
         response.headers = raw.headers

@@ -90,13 +90,21 @@ def test_a_pooled_connection_that_died_costs_no_attempt(scheme: str, steps: list
     assert [error for _, error in outcomes if isinstance(error, AccountError)] == []
 
 
-def test_a_pooled_connection_that_died_is_replaced_once() -> None:
+@pytest.mark.parametrize(
+    ("then", "happened"),
+    [
+        ([start_tls("localhost", authority=trustme.CA())], "is not trusted"),
+        ([read_hello, reset], "broke before the response was complete"),
+    ],
+)
+def test_a_pooled_connection_that_died_is_replaced_once(then: Script, happened: str) -> None:
     first: Script = [start_tls("localhost"), partial(answer_once_then_die, by_reset=False)]
-    then: Script = [start_tls("localhost", authority=trustme.CA())]
     with FaultServer([first, then]) as server:
         listed = accounts(2, f"https://localhost:{server.port}")
-        outcomes = dict(fetch_from(listed, max_attempts=1, max_concurrency=1))
-    assert "is not trusted" in str(outcomes[listed[1]])
+        outcome = dict(fetch_from(listed, max_attempts=1, max_concurrency=1))[listed[1]]
+    assert isinstance(outcome, AccountError)
+    assert happened in str(outcome)
+    assert outcome.unreachable
     assert len(server.accepted) == 2
 
 
