@@ -261,19 +261,26 @@ def history(request: pytest.FixtureRequest, modelled_histories: dict[str, Histor
     return modelled_histories[request.param]
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Run what takes longest first, so that no process is left alone with it at the end."""
+    items.sort(key=lambda item: "e2e" not in item.keywords)
+
+
 class Spread(LoadScopeScheduling):
     """How pytest-xdist spreads the tests over its processes.
 
     Those of the demos and of Airflow write to the same folders, so they stay in one process; those
-    of dbt share what takes long to make, those of the package for each version of dbt; a process
-    with one of the faults runs all of them. (The marks of `--dist loadgroup` do nothing: pytest 9.2
-    does not read where pytest-xdist 3.8 writes.)
+    of dbt share what takes long to make, those of the package for each version of dbt, and those of
+    pages of many accounts apart; a process with one of the faults runs all of them. (The marks of
+    `--dist loadgroup` do nothing: pytest 9.2 does not read where pytest-xdist 3.8 writes.)
     """
 
     def _split_scope(self, nodeid: str) -> str:
+        if "::test_many_accounts" in nodeid:
+            return "many accounts"
         if package := re.search(r"(test_dbt_package)\.py.*\[(1\.\d+)", nodeid):
             return " ".join(package.groups())
-        shared = r"test_(airflow|demo|faults|forecasts|transform)\w*\.py(?!::test_many_accounts)"
+        shared = r"test_(airflow|demo|faults|forecasts|transform)\w*\.py"
         together = re.search(shared, nodeid)
         return together[1].replace("demo", "airflow") if together else nodeid
 

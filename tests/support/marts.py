@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime, time, timedelta
 from decimal import Decimal
 from fractions import Fraction
+from functools import cached_property
 from itertools import groupby
 from math import floor
 from typing import TYPE_CHECKING
@@ -66,7 +67,7 @@ class Change:
     def is_gap(self) -> bool | None:
         return self.row.at - self.before.at > GAP if self.before else None
 
-    @property
+    @cached_property
     def amounts(self) -> tuple[int, int, int, int] | None:
         """Spend, top-up, gift granted, gift used or expired."""
         if not self.before:
@@ -142,7 +143,7 @@ class Day:
     coverage: str
     changes: list[Change]
 
-    @property
+    @cached_property
     def amounts(self) -> tuple[int, ...] | None:
         known = [change.amounts for change in self.changes if change.amounts]
         return tuple(map(sum, zip(*known, strict=True))) if known else None
@@ -437,8 +438,9 @@ class _Account:
         ]
         if self.last.at < midnight(self.today):
             moments.append((midnight(self.today), self.last))
+        rates = {day: rate(self.known, day) for day in {at.date() for at, _ in moments}}
         for at, row in moments:
-            then = rate(self.known, at.date())
+            then = rates[at.date()]
             if then:
                 begun = (at - midnight(at.date())) // SECOND
                 critical = _decided(_critical(then, row, begun), otherwise=critical)
