@@ -18,7 +18,6 @@ import marts
 import pytest
 from airflow_home import Airflow
 from bank import Bank, serving
-from dbt_process import DbtProcess
 from deployment import Deployment
 from found import found_in
 from hypothesis import HealthCheck, settings
@@ -26,6 +25,7 @@ from meltano_project import forget_the_users_settings
 from modelled import KINDS, model
 from parts import REAL_SNOWFLAKE, ROOT
 from runners import Meltano
+from shared_dbt import DbtProcess
 from snowflake_target import SnowflakeServer, emulated_snowflake
 from tap_process import run_in
 from warehouses import InPostgres, in_snowflake

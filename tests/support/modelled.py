@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from datetime import datetime
     from pathlib import Path
 
-    from dbt_process import Done
     from history import Snapshot
+    from shared_dbt import Done
     from warehouses import Row, Warehouse
 
 HOUR = timedelta(hours=1)
@@ -132,7 +132,7 @@ def page_of(
         [
             VENVS / "report" / "bin" / "python",
             ROOT / "transform" / "report.py",
-            f"--dbt={VENVS / 'dbt' / 'bin' / 'dbt'}",
+            f"--dbt={warehouse.dbt.command(folder)}",
             f"--output={path}",
             f"--now={now.isoformat()}",
             f"--vars={json.dumps({'as_of': as_of.isoformat(), **variables})}",

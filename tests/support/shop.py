@@ -17,15 +17,15 @@ from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING
 
 import psycopg
-from dbt_process import DbtProcess
 from parts import ROOT
+from shared_dbt import DbtProcess
 from warehouses import TRANSFORM, as_text
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     import embedded
-    from dbt_process import Done
+    from shared_dbt import Done
     from warehouses import Row
 
 PROJECT = ROOT / "tests" / "shop_analytics"

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Protocol
 
 import history
 import psycopg
-from dbt_process import DbtProcess
 from parts import ROOT
+from shared_dbt import DbtProcess
 from snowflake_target import emulated_snowflake
 
 if TYPE_CHECKING:
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     import embedded
-    from dbt_process import Done
     from history import Snapshot
+    from shared_dbt import Done
     from snowflake_target import SnowflakeServer
 
 TRANSFORM = ROOT / "transform"

@@ -1,7 +1,10 @@
 """Run dbt commands in one process, which loads dbt once; needs nothing but dbt.
 
-A line of stdin is JSON: {"arguments", "folder", "env"}. The answer is a line of JSON: the exit
-status, what dbt printed, and the status of each node that it ran.
+(dbt imports modules beside this one whose names begin with `dbt_`: it takes them for plugins.)
+
+Its argument is the file descriptor of a socket that listens. Each connection sends a line of JSON,
+{"arguments", "folder", "env"}, and gets one: the exit status, what dbt printed, and the status of
+each node that it ran. It ends when stdin does.
 """
 
 from __future__ import annotations
@@ -9,11 +12,28 @@ from __future__ import annotations
 import io
 import json
 import os
+import socket
 import sys
+import threading
 from contextlib import redirect_stderr, redirect_stdout
 from typing import Any
 
 from dbt.cli.main import dbtRunner
+
+
+def end_with_stdin() -> None:
+    sys.stdin.read()
+    os._exit(0)
+
+
+def main() -> None:
+    threading.Thread(target=end_with_stdin, daemon=True).start()
+    listener = socket.socket(fileno=int(sys.argv[1]))
+    while True:
+        connection, _ = listener.accept()
+        with connection, connection.makefile("rw", encoding="utf-8") as lines:
+            if job := lines.readline():
+                lines.write(json.dumps(run(**json.loads(job))) + "\n")
 
 
 def run(arguments: list[str], folder: str, env: dict[str, str]) -> dict[str, Any]:
@@ -34,5 +54,4 @@ def run(arguments: list[str], folder: str, env: dict[str, str]) -> dict[str, Any
 
 
 if __name__ == "__main__":
-    for line in sys.stdin:
-        print(json.dumps(run(**json.loads(line))), flush=True)  # noqa: T201 - its answer
+    main()
