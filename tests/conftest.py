@@ -263,7 +263,7 @@ def history(request: pytest.FixtureRequest, modelled_histories: dict[str, Histor
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Run what takes longest first, so that no process is left alone with it at the end."""
-    items.sort(key=lambda item: "e2e" not in item.keywords)
+    items.sort(key=lambda item: ("e2e" not in item.keywords, "slow" not in item.keywords))
 
 
 class Spread(LoadScopeScheduling):
