@@ -266,7 +266,7 @@ def test_a_load_that_is_killed_half_way_and_run_again(
     load = Load(bank.settings(accounts), at, batch_rows=2)
     held = [account.name for account in accounts[5:]]
     with bank.holding(*held), destination.runner.start(destination.target, load) as running:
-        running.until(destination.target.has_begun)
+        running.until(lambda: destination.target.has_written(len(accounts) - len(held)))
         running.kill()
     assert destination.load(replace(load, after_kill=True)) == 0
     says("killed, run again", counted(destination.target.rows(), expected_rows(accounts, at)))
