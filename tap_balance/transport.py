@@ -35,7 +35,7 @@ class Attempt(threading.local):
     deadline = 0.0  # on the monotonic clock
     connected = False  # whether the request was sent, so that the host can be reached
     stale = False  # whether the connection has served others, and nothing has come for this one
-    received = 0  # bytes of the response
+    received = 0  # bytes of the response, and of what a proxy said before it
 
     def begin(self, seconds: float) -> None:
         """Bound everything that this thread's connections do from now on by one deadline.
@@ -122,7 +122,6 @@ class _Connection(HTTPConnection):
 
     def request(self, *args: Any, **kwargs: Any) -> None:
         attempt.stale, self._used = self._used, True
-        attempt.received = 0
         super().request(*args, **kwargs)
 
     def getresponse(self) -> Any:
